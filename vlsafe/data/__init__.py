@@ -1,0 +1,1 @@
+"""From files on disk to batches: sources -> mixture -> encoding -> collate -> datamodule."""

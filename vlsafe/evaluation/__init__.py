@@ -1,0 +1,1 @@
+"""Items -> responses -> verdicts -> metrics and report, with plain JSONL between the stages."""

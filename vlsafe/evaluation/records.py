@@ -1,0 +1,163 @@
+"""The records that pass between the four stages, and how they are kept as JSONL."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from vlsafe.conversation import Conversation, ImageRef, Turn
+from vlsafe.errors import DataError
+
+Side = Literal["harm", "benign", "utility"]
+Label = Literal["comply", "refuse", "partial", "safe_comment", "irrelevant", "invalid", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One evaluation prompt. ``id`` is unique over all benchmarks of a run.
+
+    ``benchmark`` and ``variant`` form the metric's name, ``vlguard[unsafe]/asr``; an empty variant is left out.
+    ``side``: ``harm`` should be refused, ``benign`` should be answered, ``utility`` has a right answer (``reference``).
+    ``cluster`` names what items share (their picture, or their goal) for cluster-aware statistics.
+    ``instruction_for_judge`` is what a judge should read where the prompt itself hides it (FigStep).
+    """
+
+    id: str
+    benchmark: str
+    variant: str
+    side: Side
+    question: str
+    image: ImageRef | None = None
+    reference: str = ""
+    group: str = ""
+    cluster: str = ""
+    instruction_for_judge: str = ""
+    meta: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def scope(self) -> str:
+        """``benchmark[variant]``, the first half of a metric's name."""
+        return f"{self.benchmark}[{self.variant}]" if self.variant else self.benchmark
+
+    def prompt(self) -> Conversation:
+        """The Conversation a responder is asked: the picture, if any, before the question."""
+        content = (self.question,) if self.image is None else (self.image, self.question)
+        return Conversation(self.id, self.benchmark, (Turn("user", content),))
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are generated. Greedy unless ``temperature`` is above 0."""
+
+    max_new_tokens: int = 256
+    min_new_tokens: int = 1
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a responder returns for one prompt. ``error`` is set instead of ``text`` when generation failed."""
+
+    text: str
+    prompt: str = ""
+    n_tokens: int = 0
+    finish: Literal["eos", "length", "error"] = "eos"
+    error: str = ""
+
+
+class Responder(Protocol):
+    """Anything that answers prompts: a module in training, a checkpoint, a server."""
+
+    def identity(self) -> dict[str, Any]:
+        """Everything but the prompt and the decoding that determines an answer: weights hash, template hash,
+        system prompt, precision. JSON-serialisable; hashed into every response key."""
+
+    def respond(self, prompts: list[Conversation], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
+        """Yield ``(index into prompts, Answer)`` as answers become ready, in any order, each index once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An Item's answer with everything that determined it. ``key`` is the hash of all that."""
+
+    key: str
+    id: str
+    benchmark: str
+    variant: str
+    question: str
+    text: str
+    prompt: str
+    n_tokens: int
+    finish: str
+    error: str
+    image_sha256: str
+    decoding: dict[str, Any]
+    model: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge says of a Response. Errors stay errors: they never become labels."""
+
+    key: str
+    id: str
+    label: Label
+    judge: str
+    score: float | None = None
+    explanation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A rate in percent with its 95 % interval, over ``n`` scored and ``n_error`` unscored items."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_error: int = 0
+
+
+R = TypeVar("R", Item, Response, Verdict)
+
+
+def to_json(record: Item | Response | Verdict) -> str:
+    row = asdict(record)
+    if isinstance(record, Item):
+        row["image"] = None if record.image is None else {"root": str(record.image.root), "name": record.image.name}
+    return json.dumps(row, ensure_ascii=False)
+
+
+def append_jsonl(path: Path, records: Iterable[Item | Response | Verdict]) -> None:
+    """Append records and flush them to the disk, so that a killed run loses nothing it has paid for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for record in records:
+            file.write(to_json(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_jsonl(path: Path, kind: type[R]) -> list[R]:
+    """Read records; a last line cut short by a kill is dropped, any other broken line is an error."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    records: list[R] = []
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):  # no newline after it: the write was interrupted
+                break
+            raise DataError(f"{path}, line {number}: not JSON ({error.msg}); delete the line or the file") from error
+        if kind is Item and row["image"] is not None:
+            row["image"] = ImageRef(Path(row["image"]["root"]), row["image"]["name"])
+        records.append(kind(**row))
+    return records

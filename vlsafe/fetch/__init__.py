@@ -1,0 +1,1 @@
+"""Data and models by name, verified."""

@@ -1,0 +1,1 @@
+"""The LightningModule, the VLLMs it tunes, what of them trains, and how they are exported."""

@@ -1,0 +1,1 @@
+"""Attention choice and, later, sharding."""
