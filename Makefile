@@ -1,0 +1,57 @@
+# Two commands need nothing but Python 3.11+ and make:
+#   make quickstart   install, fetch, fine-tune a small real VLLM, report
+#   make test         install with the test extras, then lint, types and tests
+# Both share one virtual environment, .venv, and redo only what is out of date.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+CONFIG := experiments/quickstart.yaml
+REPORT := runs/quickstart/report.html
+
+# OpenMP threads that spin while they wait make a torch job beside another busy process many times slower.
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: help quickstart test lint types clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '2,3s/^# *//p' Makefile
+
+quickstart: $(VENV)/.quickstart
+	$(BIN)/python -m vlsafe fetch small
+	$(BIN)/python -m vlsafe fit --config $(CONFIG)
+	@echo "report: $(CURDIR)/$(REPORT)"
+
+test: lint types
+	$(BIN)/python -m pytest -m "not real and not slow"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# Each stamp is touched last, so an interrupted installation starts again.
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vlsafe needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch first and alone, at the pinned version, so that nothing else decides which build of it comes.
+$(VENV)/.torch: constraints.txt | $(VENV)/.python
+	$(PIP) torch
+	@touch $@
+
+$(VENV)/.quickstart: $(VENV)/.torch pyproject.toml
+	$(PIP) -e '.[small]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.torch pyproject.toml
+	$(PIP) -e '.[small,test]'
+	@touch $@
