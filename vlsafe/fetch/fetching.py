@@ -1,0 +1,86 @@
+"""Fetching one asset: obtain, convert, describe, and only then give it its place in the cache."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import shutil
+from pathlib import Path
+
+from filelock import FileLock
+from rich.progress import Progress
+
+from vlsafe.fetch import manifest
+from vlsafe.fetch.asset import Asset, FetchError
+from vlsafe.fetch.kinds import KINDS
+
+
+def fetch(asset: Asset, cache: Path, progress: Progress) -> Path:
+    """Bring ``asset`` to ``cache/<name>`` and return that folder; one that is already whole is left as it is.
+
+    All work happens in ``cache/<name>.partial``, which is renamed at the end: what stands under the final name is
+    complete. After an error or a kill the next call goes on from there. Two processes may ask for the same asset: the
+    second waits. Raises FetchError with the cause and what to do.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / asset.name
+    with FileLock(cache / f".{asset.name}.lock"):
+        why = manifest.damage(asset, folder, thorough=True)
+        if not why:
+            return folder
+        if folder.exists() and not (folder / manifest.FILE_NAME).exists():
+            raise FetchError(
+                f"{asset.name}: {folder} exists, but was not made by fetch (it has no {manifest.FILE_NAME}); "
+                "move it away or choose another folder with --cache"
+            )
+        if folder.exists():
+            progress.console.print(f"{asset.name}: the folder {why}; fetching it again", highlight=False)
+        try:
+            _make(asset, folder, progress)
+        except Exception as error:
+            if _is_disk_full(error):
+                raise FetchError(_disk_full_words(asset, cache)) from error
+            raise
+    return folder
+
+
+def _make(asset: Asset, folder: Path, progress: Progress) -> None:
+    work = folder.with_name(f"{asset.name}.partial")
+    downloads, raw, ready = work / "downloads", work / "raw", work / "ready"
+    for path in (downloads, raw):
+        path.mkdir(parents=True, exist_ok=True)
+    facts = KINDS[asset.kind](asset, downloads, raw, progress)
+    if asset.convert:
+        task = progress.add_task(f"{asset.name}: converting", total=None)
+        shutil.rmtree(ready, ignore_errors=True)
+        ready.mkdir()
+        module, _, function = asset.convert.partition(":")
+        getattr(importlib.import_module(module), function)(raw, ready)
+        progress.update(task, total=1, completed=1)
+    else:
+        ready = raw
+    manifest.write(asset, ready, facts)
+    if folder.exists():
+        shutil.rmtree(folder)
+    ready.rename(folder)
+    shutil.rmtree(work)
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Also where a library wraps the system's error: safetensors passes on only its words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _disk_full_words(asset: Asset, cache: Path) -> str:
+    free = shutil.disk_usage(cache).free / 1e6
+    return (
+        f"{asset.name}: no space left on the disk of {cache} ({free:,.0f} MB free). What came so far is kept in "
+        f"{cache / asset.name}.partial; free some space and run the same command again, or choose another disk "
+        "with --cache"
+    )

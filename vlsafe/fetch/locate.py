@@ -1,0 +1,32 @@
+"""Where fetched assets live, and how the rest of the project finds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlsafe.errors import DataError
+from vlsafe.fetch import manifest
+from vlsafe.fetch.catalogue import CATALOGUE
+
+
+def default_cache() -> Path:
+    """``~/.cache/vlsafe``; every verb that reads assets takes another folder instead."""
+    return Path.home() / ".cache" / "vlsafe"
+
+
+def located(name: str, cache: Path | None = None) -> Path:
+    """The folder of the finished asset ``name``.
+
+    Raises ConfigError for a name that the catalogue does not have (with the nearest one), DataError for an asset that
+    is not in the cache or not whole there.
+    """
+    asset = CATALOGUE[name]
+    cache = (cache or default_cache()).expanduser()
+    why = manifest.damage(asset, cache / name)
+    if not why:
+        return cache / name
+    option = "" if cache == default_cache() else f" --cache {cache}"
+    remedy = f"run `python -m vlsafe fetch {name}{option}`"
+    if why == "is not fetched yet":
+        raise DataError(f"{name} is not in the cache {cache}; {remedy}")
+    raise DataError(f"{name} is not in the cache {cache} as it should be: its folder {why}; {remedy}")

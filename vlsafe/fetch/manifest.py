@@ -1,0 +1,73 @@
+"""``fetched.json`` in an asset's folder: what it is and what files it holds. An asset is done when this matches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vlsafe.fetch.asset import Asset
+
+FILE_NAME = "fetched.json"
+CHUNK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path, seen: Callable[[int], Any] = lambda n_bytes: None) -> str:
+    """Hex sha256 of a file; ``seen`` is told the number of bytes of each piece read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            digest.update(piece)
+            seen(len(piece))
+    return digest.hexdigest()
+
+
+def identity(asset: Asset) -> dict[str, Any]:
+    """What the content of the folder depends on: a change of it makes an old folder stale."""
+    return {
+        "name": asset.name,
+        "kind": asset.kind,
+        "where": asset.where,
+        "revision": asset.revision,
+        "sha256": asset.sha256,
+        "parts": [asdict(part) for part in asset.parts],
+        "convert": asset.convert,
+        "conversion": asset.conversion,
+    }
+
+
+def write(asset: Asset, folder: Path, facts: dict[str, str]) -> None:
+    """Describe the finished ``folder``; ``facts`` is what only the fetch could learn (a hub commit)."""
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != FILE_NAME
+    }
+    content = {**identity(asset), "licence": asset.licence, "facts": facts, "files": files}
+    (folder / FILE_NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def damage(asset: Asset, folder: Path, thorough: bool = False) -> str:
+    """Why ``folder`` is not the finished asset, or ``""`` when it is.
+
+    Sizes are always compared; hashes only when ``thorough``, which reads every byte.
+    """
+    try:
+        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "is not fetched yet"
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return f"has a {FILE_NAME} that cannot be read"
+    stale = [key for key, value in identity(asset).items() if content.get(key) != value]
+    if stale:
+        return f"was fetched as something else ({', '.join(stale)} changed)"
+    for name, known in content["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return f"has lost {name}"
+        if path.stat().st_size != known["bytes"] or (thorough and sha256_of(path) != known["sha256"]):
+            return f"holds a changed {name}"
+    return ""
