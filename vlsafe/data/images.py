@@ -99,7 +99,7 @@ def _find_in_folder(ref: ImageRef) -> Path:
     path = ref.root / ref.name
     try:
         real = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: broken Unicode
         raise _missing(ref) from error
     if not real.is_relative_to(ref.root.resolve()):
         raise DataError(

@@ -1,1 +1,77 @@
-"""Readers: one file per format, each yielding Conversations."""
+"""Data sets as Conversations. A new source is one file here and its kind in ``SOURCES``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlsafe.data.sources.base import Source
+from vlsafe.errors import ConfigError
+from vlsafe.table import Table
+
+SOURCES = Table(
+    "kind of source",
+    alpaca="vlsafe.data.sources.alpaca:AlpacaSource",
+    easy_vqa="vlsafe.data.sources.easy_vqa:EasyVQASource",
+    llava="vlsafe.data.sources.llava:LLaVASource",
+    vlguard="vlsafe.data.sources.vlguard:VLGuardSource",
+)
+
+CACHE = "cache:"
+
+__all__ = ["SOURCES", "Source", "open_source", "parse_spec"]
+
+
+def open_source(spec: str | Mapping[str, Any]) -> Source:
+    """Open a source named ``kind:path[#split]``, or described as ``{kind: ..., path: ..., **options}`` with the
+    options of its class.
+
+    A path may begin with ``cache:``, the name of a fetched asset, and a path inside of it:
+    ``vlguard:cache:drawn-safety#train``, ``alpaca:cache:drawn-safety/instructions_train.json``.
+    Raises ConfigError for an unknown kind, a missing path or an option that the kind does not take, DataError for data
+    that cannot be used.
+    """
+    options = parse_spec(spec) if isinstance(spec, str) else dict(spec)
+    if "kind" not in options:
+        raise ConfigError(f"source {spec!r} has no kind; valid kinds: {', '.join(SOURCES)}")
+    kind = options.pop("kind")
+    source = SOURCES[kind]
+    _check_options(kind, source, options)
+    for key in ("path", "images"):
+        if isinstance(options.get(key), str):
+            options[key] = _resolved(options[key])
+    return source(**options)
+
+
+def parse_spec(spec: str) -> dict[str, str]:
+    """``kind:path[#split]`` as the options it stands for. Raises ConfigError when the kind or the path is missing."""
+    kind, _, rest = spec.partition(":")
+    path, mark, split = rest.rpartition("#")
+    options = {"kind": kind, "path": path, "split": split} if mark else {"kind": kind, "path": rest}
+    if not all(options.values()):
+        raise ConfigError(
+            f"source {spec!r} must be written kind:path or kind:path#split; valid kinds: {', '.join(SOURCES)}"
+        )
+    return options
+
+
+def _check_options(kind: str, source: type[Source], options: Mapping[str, Any]) -> None:
+    valid = inspect.signature(source).parameters
+    problems = [
+        f"source kind {kind!r} takes no {key!r}; its options: {', '.join(valid)}" for key in options if key not in valid
+    ]
+    if "path" not in options:
+        problems.append(f"a source of kind {kind!r} needs a 'path'")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _resolved(path: str) -> Path:
+    if not path.startswith(CACHE):
+        return Path(path)
+    from vlsafe.fetch.locate import located  # only sources in the cache need to know where it is
+
+    name, _, inside = path.removeprefix(CACHE).partition("/")
+    return located(name) / inside
