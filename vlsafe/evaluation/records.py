@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from vlsafe.conversation import Conversation, ImageRef, Turn
-from vlsafe.errors import DataError
+from vlsafe.errors import DataError, VlsafeError
 
 Side = Literal["harm", "benign", "utility"]
 Label = Literal["comply", "refuse", "partial", "safe_comment", "irrelevant", "invalid", "error"]
@@ -101,7 +102,11 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge says of a Response. Errors stay errors: they never become labels."""
+    """What a judge says of a Response. Errors stay errors: they never become labels.
+
+    ``key`` and ``id`` are the Response's. ``basis`` hashes the judge's version and everything it read, so that a
+    verdict is judged anew when either has changed.
+    """
 
     key: str
     id: str
@@ -109,6 +114,7 @@ class Verdict:
     judge: str
     score: float | None = None
     explanation: str = ""
+    basis: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,31 +139,96 @@ def to_json(record: Item | Response | Verdict) -> str:
 
 
 def append_jsonl(path: Path, records: Iterable[Item | Response | Verdict]) -> None:
-    """Append records and flush them to the disk, so that a killed run loses nothing it has paid for."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        for record in records:
-            file.write(to_json(record) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Append records and flush them to the disk, so that a killed run loses nothing it has paid for.
+
+    What an earlier kill left of a torn last line is cut off first. Raises VlsafeError when the disk is full or
+    the file cannot be written; whole lines written before stay.
+    """
+    data = "".join(to_json(record) + "\n" for record in records).encode("utf-8", "backslashreplace")
+    with _clear_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _mend_end(path)
+        with path.open("ab") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: a reader never sees half of it. Raises VlsafeError as :func:`append_jsonl`."""
+    partial = path.with_name(path.name + ".partial")
+    with _clear_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(text.encode("utf-8", "backslashreplace"))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def read_jsonl(path: Path, kind: type[R]) -> list[R]:
-    """Read records; a last line cut short by a kill is dropped, any other broken line is an error."""
+    """Read records; fields beyond the record's own are left aside.
+
+    A last line cut short by a kill is dropped, any other broken line raises DataError. No file means no records.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     records: list[R] = []
     for number, line in enumerate(lines, start=1):
-        if not line:
+        if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # not JSON, or a character cut in two
             if number == len(lines):  # no newline after it: the write was interrupted
                 break
-            raise DataError(f"{path}, line {number}: not JSON ({error.msg}); delete the line or the file") from error
-        if kind is Item and row["image"] is not None:
-            row["image"] = ImageRef(Path(row["image"]["root"]), row["image"]["name"])
-        records.append(kind(**row))
+            raise DataError(f"{path}, line {number}: not JSON ({error}); delete the line or the file") from error
+        records.append(_record(row, kind, f"{path}, line {number}"))
     return records
+
+
+def _record(row: Any, kind: type[R], where: str) -> R:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: holds {type(row).__name__}, not an object; delete the line or the file")
+    known = {f.name: row[f.name] for f in fields(kind) if f.name in row}
+    required = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
+    missing = [name for name in required if name not in known]
+    if missing:
+        raise DataError(f"{where}: not a {kind.__name__}, it lacks {', '.join(missing)}; is this the right file?")
+    if kind is Item and known.get("image") is not None:
+        known["image"] = ImageRef(Path(known["image"]["root"]), known["image"]["name"])
+    return kind(**known)
+
+
+def _mend_end(path: Path) -> None:
+    """Cut off a torn last line; a whole one that only lacks its newline gets it."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+        file.seek(0)
+        content = file.read()
+        start = content.rfind(b"\n") + 1
+        try:
+            json.loads(content[start:])
+        except ValueError:
+            file.truncate(start)
+        else:
+            file.write(b"\n")
+
+
+@contextmanager
+def _clear_write_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise VlsafeError(
+            f"cannot write {path}: {error.strerror or error}; free space or choose another folder, then run the same "
+            "command again: what is complete is kept and not done twice"
+        ) from error
