@@ -1,0 +1,123 @@
+"""From a Conversation to the template's text, and where in that text the assistant's answers stand.
+
+Labels come from the chat template itself: the conversation is rendered once with its real answers and once with a
+sentinel in the place of each. What stands around the sentinels is the template's own text, so the answers' character
+spans follow without tokenising any piece on its own (pitfalls A1). An answer's span includes the end-of-turn token
+after it, or the model would never learn to stop (A3).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlsafe.conversation import Conversation, ImageRef, Turn
+from vlsafe.errors import ConfigError, DataError
+from vlsafe.table import Table
+
+Message = dict[str, Any]
+Render = Callable[[list[Message]], str]
+
+_HERE = Path(__file__).parent / "templates"
+TEMPLATES = Table(
+    "chat template",
+    chatml=_HERE / "chatml.jinja",
+    vicuna_v1=_HERE / "vicuna_v1.jinja",
+    llava_v1=_HERE / "llava_v1.jinja",
+)
+
+
+def chat_template(name: str) -> str:
+    """The Jinja text of one of our templates."""
+    return TEMPLATES[name].read_text(encoding="utf-8")
+
+
+def neutralise(text: str, special: Sequence[str]) -> str:
+    """Break control tokens that stand in plain text, so that data cannot open a turn or claim a picture.
+
+    ``<image>`` becomes ``< image>``: readable, and no longer the token.
+    """
+    for token in special:
+        if token and token in text:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
+def messages_of(conversation: Conversation, special: Sequence[str], system: str | None) -> list[Message]:
+    """The Hugging Face message list. ``system`` stands first unless the conversation brings its own system turn."""
+    turns = conversation.turns
+    if system and turns[0].role != "system":
+        turns = (Turn("system", (system,)), *turns)
+    return [
+        {
+            "role": turn.role,
+            "content": [
+                {"type": "image"}
+                if isinstance(piece, ImageRef)
+                else {"type": "text", "text": neutralise(piece, special)}
+                for piece in turn.content
+            ],
+        }
+        for turn in turns
+    ]
+
+
+def answer_spans(render: Render, messages: list[Message], text: str, end_tokens: Sequence[str]) -> list[tuple[int, int]]:
+    """Character spans ``[start, end)`` of the assistant's answers in ``text``, each with its end-of-turn token.
+
+    Raises:
+        ConfigError: the template rewrites answers, or puts no end token after them.
+
+    Worked example, with ``E`` for the end token::
+
+        messages   user "hi", assistant "yes"      text       "U:hi A:yesE"
+        sentinel   user "hi", assistant "§0"       rendered   "U:hi A:§0E"   -> pieces "U:hi A:", "E"
+        so the answer starts at len("U:hi A:") = 7, ends at 10, and with its end token at 11
+    """
+    answers = [_text(m) for m in messages if m["role"] == "assistant"]
+    sentinels = [f"VLSAFESENTINEL{i}X" for i in range(len(answers))]
+    replaced, left = [], iter(sentinels)
+    for message in messages:
+        content = [{"type": "text", "text": next(left)}] if message["role"] == "assistant" else message["content"]
+        replaced.append({"role": message["role"], "content": content})
+    pieces = re.split("|".join(sentinels), render(replaced)) if sentinels else [text]
+    if len(pieces) != len(answers) + 1:
+        raise ConfigError("the chat template repeats or drops assistant answers; give a template with --model.backbone.template")
+    spans, place = [], 0
+    for piece, answer, after in zip(pieces, answers, pieces[1:], strict=False):
+        start = place + len(piece)
+        answer = answer if text.startswith(answer + after, start) else answer.strip()
+        if not text.startswith(piece, place) or not text.startswith(answer + after, start):
+            raise ConfigError("the chat template rewrites assistant answers, so they cannot be found in its text")
+        place = start + len(answer)
+        spans.append((start, place + _end_of_turn(after, end_tokens)))
+    return spans
+
+
+def _text(message: Message) -> str:
+    return "\n".join(piece["text"] for piece in message["content"] if piece["type"] == "text")
+
+
+def _end_of_turn(after: str, end_tokens: Sequence[str]) -> int:
+    """Characters up to and including the end token that opens ``after`` (white space before it is allowed)."""
+    opening = after.lstrip()
+    for token in end_tokens:
+        if opening.startswith(token):
+            return len(after) - len(opening) + len(token)
+    raise ConfigError(
+        "the chat template puts no end-of-turn token after an answer, so the tuned model would never stop. "
+        f"Choose a template that does: {', '.join(TEMPLATES.names())} (model.backbone.template)"
+    )
+
+
+def check_turns(conversation: Conversation) -> None:
+    """Roles alternate user/assistant after an optional system turn, and no answer is empty."""
+    roles = [turn.role for turn in conversation.turns if turn.role != "system"]
+    where = f"{conversation.source}, record {conversation.id!r}"
+    if not roles or roles[0] != "user" or any(a == b for a, b in zip(roles, roles[1:], strict=False)):
+        raise DataError(f"{where}: turns must alternate user and assistant, starting with user; got {roles}")
+    for turn in conversation.turns:
+        if turn.role == "assistant" and not turn.text.strip():
+            raise DataError(f"{where}: an assistant answer is empty; give it text or remove the record")

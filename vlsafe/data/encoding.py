@@ -1,0 +1,168 @@
+"""Conversation -> token ids, labels and pictures: the one renderer for training and for evaluation."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from vlsafe.conversation import Conversation
+from vlsafe.data.chat import Message, answer_spans, check_turns, messages_of
+from vlsafe.data.images import open_image
+from vlsafe.errors import DataError
+
+IGNORE = -100
+"""Label of a position that is not supervised, the value that torch's cross-entropy skips."""
+
+
+@dataclass
+class Encoded:
+    """One sample. ``input_ids`` and ``labels``: int64 [length]. ``pixels``: the picture tensors of the processor."""
+
+    id: str
+    source: str
+    input_ids: Tensor
+    labels: Tensor
+    pixels: dict[str, Tensor] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def supervised(self) -> int:
+        """Supervised tokens; the first position is never predicted."""
+        return int((self.labels[1:] != IGNORE).sum())
+
+
+class Encoding:
+    """Renders, tokenises and labels.
+
+    Args:
+        processor: a Hugging Face processor with a tokenizer, an image processor and a chat template.
+        system_prompt: stands before every conversation that brings none; None leaves it to the template.
+        supervise: ``all`` assistant turns, or the ``last`` one only.
+        max_length: most tokens of a sample; None for no limit.
+        too_long: what to do with a longer one: ``error``, or ``truncate`` its last answer (never a picture).
+    """
+
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        system_prompt: str | None = None,
+        supervise: Literal["all", "last"] = "all",
+        max_length: int | None = None,
+        too_long: Literal["error", "truncate"] = "error",
+    ) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.system_prompt = system_prompt
+        self.supervise = supervise
+        self.max_length = max_length
+        self.too_long = too_long
+        self._special = sorted({*self.tokenizer.all_special_tokens, processor.image_token}, key=len, reverse=True)
+
+    def sample(self, conversation: Conversation) -> Encoded:
+        """A training sample. Raises DataError naming the record when nothing of it would be supervised."""
+        check_turns(conversation)
+        messages, text = self._render(conversation, prompt=False)
+        spans = answer_spans(lambda m: self._template(m, prompt=False), messages, text, self._end_tokens())
+        if self.supervise == "last":
+            spans = spans[-1:]
+        encoded, offsets = self._tokenise(conversation, text)
+        labels = torch.full_like(encoded.input_ids, IGNORE)
+        for start, end in _after_expansion(spans, offsets["replacements"]):
+            for position, (first, last) in enumerate(offsets["tokens"]):
+                if first < end and last > start:  # a token that shares any character with the answer
+                    labels[position] = encoded.input_ids[position]
+        encoded.labels = labels
+        self._limit(encoded)
+        if encoded.supervised == 0:
+            raise DataError(
+                f"{_where(conversation)}: no token would be supervised; it needs an assistant answer "
+                f"that fits into max_length={self.max_length}"
+            )
+        return encoded
+
+    def prompt(self, conversation: Conversation) -> Encoded:
+        """A prompt that ends where the assistant is to answer; every label is ignored."""
+        _, text = self._render(conversation, prompt=True)
+        encoded, _ = self._tokenise(conversation, text)
+        encoded.labels = torch.full_like(encoded.input_ids, IGNORE)
+        return encoded
+
+    def fingerprint(self) -> str:
+        """sha256 of what decides the text and the pixels of a prompt: template, system prompt, image processor."""
+        images = {k: v for k, v in self.processor.image_processor.to_dict().items() if "version" not in k}
+        facts = [self.processor.chat_template, self.system_prompt, images]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _render(self, conversation: Conversation, prompt: bool) -> tuple[list[Message], str]:
+        messages = messages_of(conversation, self._special, self.system_prompt)
+        return messages, self._template(messages, prompt)
+
+    def _template(self, messages: list[Message], prompt: bool) -> str:
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+
+    def _end_tokens(self) -> list[str]:
+        return [token for token in self._special if token != self.processor.image_token]
+
+    def _tokenise(self, conversation: Conversation, text: str) -> tuple[Encoded, dict[str, Any]]:
+        images = [open_image(reference) for reference in conversation.images]
+        placeholders = text.count(self.processor.image_token)
+        if placeholders != len(images):
+            raise DataError(
+                f"{_where(conversation)}: the template shows {placeholders} pictures, the record has {len(images)}; "
+                "use a chat template that renders every picture"
+            )
+        bos = self.tokenizer.bos_token
+        out = self.processor(
+            text=[text],
+            images=images or None,
+            add_special_tokens=not (bos and text.startswith(bos)),
+            return_offsets_mapping=True,
+            return_text_replacement_offsets=True,
+            return_mm_token_type_ids=False,
+        )
+        offsets = {"tokens": out.pop("offset_mapping")[0], "replacements": (out.pop("text_replacement_offsets") or [[]])[0]}
+        ids = torch.tensor(out.pop("input_ids")[0], dtype=torch.long)
+        out.pop("attention_mask", None)
+        pixels = {name: _tensor(value) for name, value in out.items()}
+        return Encoded(conversation.id, conversation.source, ids, ids, pixels, text), offsets
+
+    def _limit(self, encoded: Encoded) -> None:
+        length = len(encoded.input_ids)
+        if self.max_length is None or length <= self.max_length:
+            return
+        where = f"{encoded.source}, record {encoded.id!r}"
+        if self.too_long == "error":
+            raise DataError(
+                f"{where}: {length} tokens, more than max_length={self.max_length}; raise max_length, "
+                "or set too_long: truncate to cut its last answer"
+            )
+        cut = encoded.input_ids[self.max_length :]
+        if bool((cut == self.processor.image_token_id).any()):
+            raise DataError(f"{where}: max_length={self.max_length} would cut a picture; raise max_length")
+        encoded.input_ids = encoded.input_ids[: self.max_length]
+        encoded.labels = encoded.labels[: self.max_length]
+
+
+def _after_expansion(spans: list[tuple[int, int]], replacements: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Move spans past picture placeholders that the processor has expanded before them."""
+    ends = [r["span"][1] for r in replacements]
+    gained = [0, *(r["new_span"][1] - r["span"][1] for r in replacements)]
+    return [(a + gained[bisect.bisect_right(ends, a)], b + gained[bisect.bisect_right(ends, b)]) for a, b in spans]
+
+
+def _tensor(value: Any) -> Tensor:
+    """Processor output without ``return_tensors``: a list of arrays, stacked to [pictures, ...]."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.stack([torch.as_tensor(element) for element in value])
+
+
+def _where(conversation: Conversation) -> str:
+    return f"{conversation.source}, record {conversation.id!r}"

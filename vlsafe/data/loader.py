@@ -1,0 +1,89 @@
+"""The training loader: reads the Mixture by step number, and can be continued at any of its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vlsafe.data.collate import Batch, Collate
+from vlsafe.data.encoding import Encoded, Encoding
+from vlsafe.data.mixture import Mixture
+from vlsafe.data.sources.base import Source
+
+
+class MixtureDataset(Dataset[Encoded]):
+    """Step number -> encoded sample. ``source`` of a sample is the name of its part."""
+
+    def __init__(self, mixture: Mixture, sources: Mapping[str, Source], encoding: Encoding) -> None:
+        self.mixture = mixture
+        self.sources = sources
+        self.encoding = encoding
+
+    def __len__(self) -> int:
+        return len(self.mixture)
+
+    def __getitem__(self, step: int) -> Encoded:
+        part, record = self.mixture.at(step)
+        encoded = self.encoding.sample(self.sources[part][record])
+        encoded.source = part
+        return encoded
+
+
+class StepSampler(Sampler[list[int]]):
+    """Micro-batches of step numbers for one rank, in one epoch.
+
+    A global micro-batch is ``batch_size * world_size`` consecutive steps, of which rank r takes the r-th block; so
+    the global order of samples is the same for every world size. The last global batch is filled up from the start
+    of the next pass, which keeps ranks in step.
+
+    Args:
+        samples: steps in one pass of the mixture.
+        batch_size: samples a rank and micro-batch.
+    """
+
+    def __init__(self, samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.samples = samples
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return -(-self.samples // (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.epoch * len(self) * self.batch_size * self.world_size
+        for batch in range(self.start, len(self)):
+            offset = first + (batch * self.world_size + self.rank) * self.batch_size
+            yield list(range(offset, offset + self.batch_size))
+
+
+class MixtureLoader(DataLoader):
+    """A DataLoader over a Mixture that Lightning can stop and continue within an epoch.
+
+    ``state_dict`` counts the batches that the training loop has received, not those that workers have prepared
+    ahead, so that no sample is lost or seen twice after a resume.
+    """
+
+    def __init__(self, dataset: MixtureDataset, sampler: StepSampler, collate: Collate, **options: Any) -> None:
+        super().__init__(dataset, batch_sampler=sampler, collate_fn=collate, **options)
+        self._steps = sampler
+        self._epoch = 0
+        self._received = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self._epoch, "received": self._received}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._epoch, self._received = state["epoch"], state["received"]
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._received >= len(self._steps):  # Lightning stops at the last batch, without asking for one more
+            self._epoch, self._received = self._epoch + 1, 0
+        self._steps.epoch, self._steps.start = self._epoch, self._received
+        for batch in super().__iter__():
+            self._received += 1
+            yield batch

@@ -1,0 +1,185 @@
+"""Which Conversation comes at step k: a pure function of (parts, shares, seed, k).
+
+Two decisions make it exact. *Which part* comes at step k is Tijdeman's solution of the chairman assignment
+problem (Discrete Mathematics 32, 1980): after any n steps each part's count differs from ``share * n`` by less
+than one, for any number of parts. *Which record* of that part comes is its j-th draw, read from a seeded
+permutation of the part, a new one for each pass. Neither looks at ranks, workers or earlier calls.
+
+Worked example: shares 1/2, 1/4, 1/4 give the period ``a b a c`` (or a rotation of it): after 1 step a has 1
+(share * n = 0.5), after 2 steps a 1, b 1 (1.0, 0.5), after 4 steps 2, 1, 1, and the period starts again.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from math import lcm
+
+import numpy as np
+
+from vlsafe.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Part:
+    """One source in a mixture, and how much of it.
+
+    Exactly one of the three says how much:
+
+    Args:
+        source: ``kind:path[#split]`` or a mapping ``{kind, path, ...options}``.
+        share: of the samples, between 0 and 1.
+        count: records drawn once, without replacement, by seed.
+        repeat: whole passes over the source.
+    """
+
+    source: str | dict
+    share: float | None = None
+    count: int | None = None
+    repeat: int | None = None
+
+
+class Mixture:
+    """The order of samples.
+
+    Args:
+        parts: name -> Part.
+        sizes: name -> number of records in the part's source.
+        samples: samples in one pass of the mixture. Needed when all parts have a ``share``; otherwise it follows
+            from the counts.
+        seed: decides every draw.
+
+    Raises:
+        ConfigError: shares that do not sum to 1, several or no amounts for a part, more records asked than there are.
+    """
+
+    def __init__(self, parts: Mapping[str, Part], sizes: Mapping[str, int], samples: int | None, seed: int) -> None:
+        self.names = list(parts)
+        self.seed = seed
+        self._pool = _pools(parts, sizes)
+        self._sizes = [sizes[name] for name in self.names]
+        weights, self.samples = _weights(parts, sizes, samples)
+        self.shares = {name: weight / sum(weights) for name, weight in zip(self.names, weights, strict=True)}
+        self._weights = np.asarray(weights, dtype=np.int64)
+        self._part_at = chairman_assignment(tuple(weights))
+        self._draw_at = np.empty(len(self._part_at), dtype=np.int64)
+        for part in range(len(weights)):
+            chosen = self._part_at == part
+            self._draw_at[chosen] = np.arange(int(chosen.sum()))
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def at(self, step: int) -> tuple[str, int]:
+        """The part's name and the index of the record in its source, for any step >= 0."""
+        period, offset = divmod(step, len(self._part_at))
+        part = int(self._part_at[offset])
+        draw = period * int(self._weights[part]) + int(self._draw_at[offset])
+        name, pool = self.names[part], self._pool[part]
+        chosen, place = divmod(draw, pool)
+        record = _permutation(self.seed, f"{name}/pass{chosen}", pool)[place]
+        if pool < self._sizes[part]:  # a count: its records were drawn from the source once
+            record = _permutation(self.seed, f"{name}/count", self._sizes[part])[record]
+        return name, int(record)
+
+    def counts(self, steps: int | None = None) -> dict[str, int]:
+        """Samples per part in the first ``steps`` steps (default: one pass)."""
+        whole, rest = divmod(self.samples if steps is None else steps, len(self._part_at))
+        tail = np.bincount(self._part_at[:rest], minlength=len(self.names))
+        return {name: int(whole * w + t) for name, w, t in zip(self.names, self._weights, tail, strict=True)}
+
+
+@lru_cache(maxsize=64)
+def _permutation(seed: int, stream: str, size: int) -> np.ndarray:
+    return np.random.default_rng([seed, zlib.crc32(stream.encode())]).permutation(size)
+
+
+@lru_cache(maxsize=8)
+def chairman_assignment(weights: tuple[int, ...]) -> np.ndarray:
+    """One period of the part sequence for integer ``weights``; length ``sum(weights)``.
+
+    At step n a part may be chosen once it is owed at least 1 / (2m - 2) of a sample; among those the one whose
+    deadline (the step by which it must have been chosen to stay within the bound) is nearest. All in integers.
+    """
+    total, live = sum(weights), [i for i, w in enumerate(weights) if w > 0]
+    if len(live) == 1:
+        return np.full(total, live[0], dtype=np.int16)
+    scale = 2 * len(live) - 2
+    counts = [0] * len(weights)
+    order = np.empty(total, dtype=np.int16)
+    for n in range(1, total + 1):
+        best, best_slack = -1, 0
+        for i in live:
+            owed = scale * (n * weights[i] - counts[i] * total)
+            if owed < total:
+                continue
+            slack = scale * total - total - owed
+            # slack / weight is the time left; compare two fractions by cross-multiplication
+            if best < 0 or slack * weights[best] < best_slack * weights[i]:
+                best, best_slack = i, slack
+        counts[best] += 1
+        order[n - 1] = best
+    return order
+
+
+def _pools(parts: Mapping[str, Part], sizes: Mapping[str, int]) -> list[int]:
+    return [sizes[name] if part.count is None else part.count for name, part in parts.items()]
+
+
+def _weights(parts: Mapping[str, Part], sizes: Mapping[str, int], samples: int | None) -> tuple[list[int], int]:
+    """Integer weights, smallest possible, and the samples of one pass."""
+    check_parts(parts, samples)
+    problems = []
+    for name, part in parts.items():
+        if sizes[name] == 0:
+            problems.append(f"part {name!r}: its source holds no records")
+        if part.count is not None and part.count > sizes[name]:
+            problems.append(f"part {name!r}: count {part.count} is more than the {sizes[name]} records of its source")
+    if problems:
+        raise ConfigError(problems)
+    counted = {n: p.count if p.count is not None else (p.repeat or 0) * sizes[n] for n, p in parts.items()}
+    shared = sum((_fraction(p.share) for p in parts.values()), Fraction(0))
+    counts = sum(counted.values())
+    exact = [
+        (1 - shared) * Fraction(counted[n], counts) if p.share is None else _fraction(p.share) for n, p in parts.items()
+    ]
+    denominator = lcm(*(share.denominator for share in exact))
+    total = samples if samples is not None else round(counts / (1 - shared))
+    return [int(share * denominator) for share in exact], total
+
+
+def check_parts(parts: Mapping[str, Part], samples: int | None) -> None:
+    """What can be said of a mixture before its sources are opened. Raises ConfigError with every problem."""
+    problems = []
+    if not parts:
+        problems.append("data.parts is empty: name at least one part")
+    for name, part in parts.items():
+        given = [key for key in ("share", "count", "repeat") if getattr(part, key) is not None]
+        if len(given) != 1:
+            problems.append(f"part {name!r}: give exactly one of share, count, repeat (given: {given or 'none'})")
+        if part.share is not None and not 0 <= part.share <= 1:
+            problems.append(f"part {name!r}: share {part.share} is not between 0 and 1")
+        if part.count is not None and part.count < 1 or part.repeat is not None and part.repeat < 1:
+            problems.append(f"part {name!r}: count and repeat must be at least 1; leave the part out for none of it")
+    shared = sum((_fraction(p.share) for p in parts.values()), Fraction(0))
+    if parts and all(part.share is not None for part in parts.values()):
+        if shared != 1:
+            listed = " + ".join(f"{name} {part.share:g}" for name, part in parts.items())
+            problems.append(f"the shares sum to {float(shared):g}, not 1: {listed}")
+        if samples is None:
+            problems.append("all parts have a share, so data.samples must say how many samples to draw")
+    elif parts and not problems:
+        if shared >= 1:
+            problems.append(f"the shares already sum to {float(shared):g}; nothing is left for the counted parts")
+        if samples is not None:
+            problems.append("data.samples cannot be given beside count or repeat: the counts already decide it")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _fraction(share: float | None) -> Fraction:
+    """A share as people wrote it: 0.1 is 1/10, not the nearest binary number, and 0.3333 is 3333/10000."""
+    return Fraction(0) if share is None else Fraction(repr(share))

@@ -1,0 +1,1 @@
+"""VLLMs under one small base class."""

@@ -1,0 +1,72 @@
+"""What a vision encoder must tell the rest: its model, its size and its picture normalisation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.image_utils import PILImageResampling
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+from vlsafe.fetch.paths import resolved
+
+ImageFit = Literal["pad", "crop", "resize"]
+
+
+class VisionEncoder(ABC):
+    """A vision encoder for a ComposedVLLM.
+
+    Image size, patch count, feature layer and class tokens are read from here alone, so the processor and the model
+    cannot disagree. A new encoder is a subclass that names its classes and constants.
+
+    Args:
+        weights: a directory, a hub name or ``cache:NAME``; a mapping of config fields builds random weights.
+    """
+
+    config_class: ClassVar[type[PretrainedConfig]]
+    model_class: ClassVar[type[PreTrainedModel]]
+    default_weights: ClassVar[str]
+    feature_layer: ClassVar[int]
+    """Index into ``hidden_states``; the layer whose output the projector reads."""
+    class_tokens: ClassVar[int]
+    """Tokens before the patches (a class token, registers) that ``hidden_states`` holds."""
+
+    def __init__(self, weights: str | dict[str, Any] | None = None) -> None:
+        self.weights = self.default_weights if weights is None else weights
+        self._config: PretrainedConfig | None = None
+
+    @property
+    def config(self) -> PretrainedConfig:
+        if self._config is None:
+            if isinstance(self.weights, dict):
+                self._config = self.config_class(**self.weights)
+            else:
+                self._config = self.config_class.from_pretrained(resolved(self.weights))
+        return self._config
+
+    def load(self) -> PreTrainedModel:
+        """The encoder in fp32: with its weights, or random where only a config was given."""
+        if isinstance(self.weights, dict):
+            return self.model_class(self.config)
+        return self.model_class.from_pretrained(resolved(self.weights), dtype="float32")
+
+    @abstractmethod
+    def normalisation(self) -> dict[str, Any]:
+        """``image_mean``, ``image_std`` and, where it is not bicubic, ``resample`` of the image processor."""
+
+    def image_processor(self, fit: ImageFit) -> LlavaImageProcessorPil:
+        """Pictures to tensors [1, 3, size, size].
+
+        ``pad`` fills up to a square with the mean colour (LLaVA-1.5's own), ``crop`` cuts the centre out,
+        ``resize`` squeezes both sides to the size.
+        """
+        size = self.config.image_size
+        square = {"height": size, "width": size}
+        return LlavaImageProcessorPil(
+            do_pad=fit == "pad",
+            size={"shortest_edge": size} if fit == "crop" else square,
+            do_center_crop=fit == "crop",
+            crop_size=square,
+            **{"resample": PILImageResampling.BICUBIC, **self.normalisation()},
+        )

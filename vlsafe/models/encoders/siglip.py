@@ -1,0 +1,22 @@
+"""SigLIP's vision transformer (Zhai et al. 2023, arXiv 2303.15343)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import SiglipVisionConfig, SiglipVisionModel
+
+from vlsafe.models.encoders.base import VisionEncoder
+
+
+class SigLIP(VisionEncoder):
+    """The last layer but one; SigLIP has no class token."""
+
+    config_class = SiglipVisionConfig
+    model_class = SiglipVisionModel
+    default_weights = "google/siglip-so400m-patch14-384"
+    feature_layer = -2
+    class_tokens = 0
+
+    def normalisation(self) -> dict[str, Any]:
+        return {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
