@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentError, ArgumentParser
+
 from vlsafe.data.sources.base import Source
 from vlsafe.errors import ConfigError
 from vlsafe.table import Table
@@ -24,12 +26,13 @@ CACHE = "cache:"
 __all__ = ["SOURCES", "Source", "open_source", "parse_spec"]
 
 
-def open_source(spec: str | Mapping[str, Any]) -> Source:
+def open_source(spec: str | Mapping[str, Any], cache: Path | None = None) -> Source:
     """Open a source named ``kind:path[#split]``, or described as ``{kind: ..., path: ..., **options}`` with the
     options of its class.
 
     A path may begin with ``cache:``, the name of a fetched asset, and a path inside of it:
-    ``vlguard:cache:drawn-safety#train``, ``alpaca:cache:drawn-safety/instructions_train.json``.
+    ``vlguard:cache:drawn-safety#train``, ``alpaca:cache:drawn-safety/instructions_train.json``. ``cache`` is the
+    folder of fetched assets where it is not the default one.
     Raises ConfigError for an unknown kind, a missing path or an option that the kind does not take, DataError for data
     that cannot be used.
     """
@@ -38,11 +41,9 @@ def open_source(spec: str | Mapping[str, Any]) -> Source:
         raise ConfigError(f"source {spec!r} has no kind; valid kinds: {', '.join(SOURCES)}")
     kind = options.pop("kind")
     source = SOURCES[kind]
-    _check_options(kind, source, options)
-    for key in ("path", "images"):
-        if isinstance(options.get(key), str):
-            options[key] = _resolved(options[key])
-    return source(**options)
+    checked = _checked_options(kind, source, options)
+    paths = {key: _resolved(value, cache) for key, value in checked.items() if isinstance(value, Path)}
+    return source(**checked | paths)
 
 
 def parse_spec(spec: str) -> dict[str, str]:
@@ -57,7 +58,8 @@ def parse_spec(spec: str) -> dict[str, str]:
     return options
 
 
-def _check_options(kind: str, source: type[Source], options: Mapping[str, Any]) -> None:
+def _checked_options(kind: str, source: type[Source], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by the names and types of the class's signature, the same rules as for the command line."""
     valid = inspect.signature(source).parameters
     problems = [
         f"source kind {kind!r} takes no {key!r}; its options: {', '.join(valid)}" for key in options if key not in valid
@@ -66,12 +68,18 @@ def _check_options(kind: str, source: type[Source], options: Mapping[str, Any]) 
         problems.append(f"a source of kind {kind!r} needs a 'path'")
     if problems:
         raise ConfigError(problems)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(source)
+    try:
+        return parser.parse_object(dict(options)).as_dict()
+    except ArgumentError as error:
+        raise ConfigError(f"source of kind {kind!r}: {error}") from error
 
 
-def _resolved(path: str) -> Path:
-    if not path.startswith(CACHE):
-        return Path(path)
+def _resolved(path: Path, cache: Path | None) -> Path:
+    if not str(path).startswith(CACHE):
+        return path
     from vlsafe.fetch.locate import located  # only sources in the cache need to know where it is
 
-    name, _, inside = path.removeprefix(CACHE).partition("/")
-    return located(name) / inside
+    name, _, inside = str(path).removeprefix(CACHE).partition("/")
+    return located(name, cache) / inside

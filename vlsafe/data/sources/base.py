@@ -111,8 +111,10 @@ def unique_ids(ids: Iterable[str], path: Path) -> list[str]:
 
 def require_images(images: Iterable[ImageRef], path: Path) -> None:
     """Raises one DataError with the number of pictures that cannot be found, and the first reasons."""
-    total, bad, reasons = 0, 0, dict[str, None]()  # a missing root is the same reason for every picture of it
-    for total, image in enumerate(images, start=1):
+    total, bad = 0, 0
+    reasons: dict[str, None] = {}  # a missing root is the same reason for all of its pictures
+    for image in images:
+        total += 1
         try:
             find_image(image)
         except DataError as error:

@@ -64,9 +64,10 @@ class VLGuardRecord:
 class VLGuardSource(Source):
     """VLGuard's schema as Conversations.
 
-    ``path`` holds ``<split>.json`` and the pictures in ``<split>/`` or ``<split>.zip``. With ``two_turn`` a safe picture
-    becomes one Conversation of two turns, its pairs in the random order of the paper's converter (seed 0), tagged
-    subset ``safe`` and refusal ``mixed``; without it, two Conversations of one turn (``safe_safe``, ``safe_unsafe``).
+    ``path`` holds ``<split>.json`` and the pictures in ``<split>/`` or ``<split>.zip``. With ``two_turn`` a safe
+    picture becomes one Conversation of two turns, its pairs in the random order of the paper's converter (seed 0),
+    tagged subset ``safe`` and refusal ``mixed``; without it, two Conversations of one turn, ``safe_safe`` and
+    ``safe_unsafe``.
     The published training file gives 2,000 and 2,977 Conversations.
 
     ``subsets`` keeps only those subsets. Tags: ``subset``, ``folder``, ``refusal`` (``true``, ``false``, ``mixed``)
