@@ -1,0 +1,97 @@
+"""The door: ``python -m vlsafe VERB ...`` and the console script ``vlsafe``.
+
+Exit status: 0 success; 2 a usage or configuration error; 130 interrupted; 1 anything else.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import vlsafe
+from vlsafe.verbs import VERBS, Verb
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. ``argv`` excludes the program's name and defaults to the process's arguments."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        status = _dispatch(argv)
+        sys.stdout.flush()  # a reader that has gone away shows here, not after main has returned
+        return status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        return 1
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    name, *rest = argv
+    if name in ("-V", "--version"):
+        print(f"vlsafe {vlsafe.__version__}")
+        return 0
+    if name not in VERBS:
+        print(_unknown(name), file=sys.stderr)
+        return 2
+    return _run(VERBS[name], [name, *rest] if VERBS[name].passes_name else rest)
+
+
+def _run(verb: Verb, argv: list[str]) -> int:
+    import importlib
+
+    from vlsafe.errors import VlsafeError
+
+    module, _, function = verb.target.partition(":")
+    try:
+        status: int | None = getattr(importlib.import_module(module), function)(argv)
+    except VlsafeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    return status or 0
+
+
+def usage() -> str:
+    """What ``--help`` prints: every verb with one line of purpose and one of what it reads and writes."""
+    width = max(map(len, VERBS))
+    lines = [
+        "usage: vlsafe VERB [options]      (or: python -m vlsafe VERB [options])",
+        "",
+        vlsafe.__doc__.split("\n")[0],
+    ]
+    lines += ["", "verbs:"]
+    lines += [f"  {name:<{width}}  {verb.summary}  [{verb.reads_writes}]" for name, verb in VERBS.items()]
+    lines += ["", "vlsafe VERB --help tells a verb's options; vlsafe --version prints the version."]
+    return "\n".join(lines)
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, VERBS, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"error: unknown verb {name!r}.{hint} Verbs: {', '.join(VERBS)}. See: vlsafe --help"
+
+
+def _reader_has_gone() -> bool:
+    """Whether standard output itself is the broken pipe (``vlsafe ... | head``); if so, silence it.
+
+    Pointing the descriptor elsewhere keeps the interpreter from complaining about its last flush.
+    """
+    import select
+
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # errors and hang-ups are always reported
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

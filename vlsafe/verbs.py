@@ -1,0 +1,71 @@
+"""The verbs of the command line: what each does, where its code is, what it reads and writes.
+
+A plain table that imports nothing, so that ``--help`` answers at once; a verb's module is imported when
+the verb is used. A new verb is one line here and a ``main(argv) -> int | None`` in its own room.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Verb(NamedTuple):
+    """``target`` is ``"module:function"``; the function gets the arguments after the verb.
+
+    ``passes_name``: the function serves several verbs and gets the verb's name as its first argument.
+    """
+
+    summary: str
+    reads_writes: str
+    target: str
+    passes_name: bool = False
+
+
+VERBS: dict[str, Verb] = {
+    "fetch": Verb(
+        "bring data sets and models by name, verified and resumable",
+        "names -> cache directory",
+        "vlsafe.fetch.command:main",
+    ),
+    "preview": Verb(
+        "show decoded training samples with the supervised part marked",
+        "config -> text",
+        "vlsafe.preview:main",
+    ),
+    "fit": Verb(
+        "fine-tune, with an evaluation before and after, and report",
+        "config -> run directory",
+        "vlsafe.cli:main",
+        passes_name=True,
+    ),
+    "validate": Verb("loss on the validation data", "config, checkpoint -> table", "vlsafe.cli:main", passes_name=True),
+    "test": Verb("loss on the test data", "config, checkpoint -> table", "vlsafe.cli:main", passes_name=True),
+    "predict": Verb(
+        "answers to the prediction data", "config, checkpoint -> JSONL", "vlsafe.cli:main", passes_name=True
+    ),
+    "evaluate": Verb(
+        "measure a model: safety, over-refusal, helpfulness",
+        "model, suite -> items, responses, verdicts, metrics, report",
+        "vlsafe.evaluate:main",
+    ),
+    "judge": Verb(
+        "give verdicts on answers that are already there",
+        "responses JSONL -> verdicts JSONL",
+        "vlsafe.evaluation.commands:judge_main",
+    ),
+    "score": Verb(
+        "turn verdicts into metrics with intervals",
+        "evaluation directory -> metrics.json, report.html",
+        "vlsafe.evaluation.commands:score_main",
+    ),
+    "export": Verb(
+        "write a checkpoint as a Hugging Face directory",
+        "checkpoint -> model directory",
+        "vlsafe.models.export:main",
+    ),
+    "doctor": Verb(
+        "versions, devices, attention backend, and what is missing",
+        "this machine -> table",
+        "vlsafe.doctor:main",
+    ),
+}
