@@ -156,9 +156,7 @@ def test_names_that_leave_the_root_are_refused(tmp_path: Path, name: str) -> Non
     (tmp_path / "in").mkdir()
     archive = zipped(tmp_path / "odd.zip", {name or "x": b"x"})
     for root in (tmp_path / "in", archive):
-        with pytest.raises(
-            DataError, match=r"picture name .*(leaves the root|backslash|empty or holds a null).*record"
-        ):
+        with pytest.raises(DataError, match=r"picture name .*(leaves the root|backslash|holds a null)"):
             find_image(ImageRef(root, name))
 
 

@@ -39,7 +39,7 @@ def open_source(spec: str | Mapping[str, Any], cache: Path | None = None) -> Sou
     options = parse_spec(spec) if isinstance(spec, str) else dict(spec)
     if "kind" not in options:
         raise ConfigError(f"source {spec!r} has no kind; valid kinds: {', '.join(SOURCES)}")
-    kind = options.pop("kind")
+    kind = str(options.pop("kind"))
     source = SOURCES[kind]
     checked = _checked_options(kind, source, options)
     paths = {key: _resolved(value, cache) for key, value in checked.items() if isinstance(value, Path)}
