@@ -57,7 +57,7 @@ def _phi(a: int, b: int, c: int, d: int) -> float:
     margins = (a + b) * (c + d) * (a + c) * (b + d)
     if margins == 0:
         return 0.0
-    product = a * d - b * c
+    product: float = a * d - b * c
     if product > 0:
         product = max(product - (a + b + c + d) / 2, 0)
     return product / math.sqrt(margins)

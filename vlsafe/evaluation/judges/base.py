@@ -32,9 +32,7 @@ class Judge(ABC):
         Raises DataError when a response belongs to no item.
         """
         for response in responses:
-            if response.id not in items:
-                raise DataError(f"response {response.id!r} belongs to no item; judge it with the items it was made from")
-            item = items[response.id]
+            item = item_of(response, items)
             label: Label
             if response.error:
                 label, why = "error", f"generation failed: {response.error}"
@@ -57,3 +55,10 @@ class Judge(ABC):
             response.error,
         ]
         return hashlib.sha256(json.dumps(read).encode()).hexdigest()
+
+
+def item_of(response: Response, items: Mapping[str, Item]) -> Item:
+    """Raises DataError when there is none."""
+    if response.id not in items:
+        raise DataError(f"response {response.id!r} belongs to no item; give the items it was made from")
+    return items[response.id]

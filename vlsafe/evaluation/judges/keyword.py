@@ -34,7 +34,7 @@ class KeywordJudge(Judge):
     """
 
     def __init__(self, list_name: str) -> None:
-        data = files("vlsafe.evaluation.judges").joinpath("lists", f"{list_name}.toml").read_bytes()
+        data = files("vlsafe.evaluation.judges.lists").joinpath(f"{list_name}.toml").read_bytes()
         rule = tomllib.loads(data.decode("utf-8"))
         self.name = f"keyword:{list_name}"
         self.version = f"{rule['version']}-{hashlib.sha256(data).hexdigest()[:12]}"

@@ -1,0 +1,94 @@
+"""Before and after on the same items: paired differences with intervals and exact tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlsafe.errors import DataError
+from vlsafe.evaluation.benchmarks.base import rate
+from vlsafe.evaluation.folder import Folder, metric_row, read_folder
+from vlsafe.evaluation.records import Item
+from vlsafe.evaluation.scoring import outcomes
+from vlsafe.evaluation.statistics import holm, mcnemar, paired_difference
+
+
+def compare(before: Path, after: Path, judge: str | None = None) -> dict[str, dict[str, Any]]:
+    """Full metric name -> ``{before, after, difference}`` of two evaluation folders, in percent.
+
+    ``difference`` holds ``value`` (after minus before, in points) with its 95 % interval ``low``, ``high``; the exact
+    McNemar ``p``; ``p_holm``, which allows for all metrics of the table; ``n`` pairs without an error on either
+    side; and the discordant counts ``only_before`` and ``only_after``. Raises DataError when the folders were not
+    made from the same items or by the same judge.
+    """
+    first = read_folder(before, judge)
+    second = read_folder(after, judge)
+    _check_same(first, second)
+    old = outcomes(first.items, first.responses, first.verdicts, first.benchmarks)
+    new = outcomes(second.items, second.responses, second.verdicts, second.benchmarks)
+    if old.keys() != new.keys():
+        raise DataError(f"{before} and {after} differ in their metrics: {', '.join(sorted(old.keys() ^ new.keys()))}")
+    differences = {name: paired(old[name], new[name]) for name in old}
+    adjusted = holm({name: difference["p"] for name, difference in differences.items()})
+    return {
+        name: {
+            "before": metric_row(rate(old[name].values())),
+            "after": metric_row(rate(new[name].values())),
+            "difference": differences[name] | {"p_holm": adjusted[name]},
+        }
+        for name in old
+    }
+
+
+def paired(before: Mapping[str, bool | None], after: Mapping[str, bool | None]) -> dict[str, Any]:
+    """The paired difference of one metric from its outcomes by item id; pairs with an unknown outcome are left out."""
+    pairs = [(before[item_id], after[item_id]) for item_id in before]
+    known = [pair for pair in pairs if None not in pair]
+    only_before, only_after = known.count((True, False)), known.count((False, True))
+    value, low, high = paired_difference(
+        both=known.count((True, True)),
+        only_before=only_before,
+        only_after=only_after,
+        neither=known.count((False, False)),
+    )
+    return {
+        "value": 100 * value,
+        "low": 100 * low,
+        "high": 100 * high,
+        "p": mcnemar(only_before, only_after),
+        "n": len(known),
+        "only_before": only_before,
+        "only_after": only_after,
+    }
+
+
+def _check_same(before: Folder, after: Folder) -> None:
+    if before.judge != after.judge:
+        raise DataError(
+            f"{before.path} was judged by {before.judge}, {after.path} by {after.judge}; judge both by the same"
+        )
+    old, new = _facts(before), _facts(after)
+    only_old, only_new = sorted(old.keys() - new.keys()), sorted(new.keys() - old.keys())
+    changed = sorted(item_id for item_id in old.keys() & new.keys() if old[item_id] != new[item_id])
+    problems = [
+        f"{len(ids)} items {what}, the first is {ids[0]!r}"
+        for ids, what in (
+            (only_old, f"are only in {before.path}"),
+            (only_new, f"are only in {after.path}"),
+            (changed, "differ in question, picture, reference or side"),
+        )
+        if ids
+    ]
+    if problems:
+        raise DataError(f"{before.path} and {after.path} are not of the same items: {'; '.join(problems)}")
+
+
+def _facts(folder: Folder) -> dict[str, tuple[str, ...]]:
+    """What must be equal for a pair. Pictures are compared by content, since folders may lie elsewhere."""
+    pictures = {response.id: response.image_sha256 for response in folder.responses}
+
+    def facts(item: Item) -> tuple[str, ...]:
+        return item.scope, item.side, item.question, item.reference, pictures.get(item.id, "")
+
+    return {item.id: facts(item) for item in folder.items}

@@ -1,0 +1,1 @@
+"""Phrase lists as data: one TOML file each, read by :mod:`vlsafe.evaluation.judges.keyword`."""

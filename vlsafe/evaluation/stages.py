@@ -1,0 +1,177 @@
+"""The stages of an evaluation: items -> responses -> verdicts -> metrics. Each skips what its file already holds.
+
+A response is found again by its key, the hash of all that determines it, so a retrained model or a changed picture
+never meets old answers. Errors are kept as errors and tried again by the next run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import Progress
+
+from vlsafe.conversation import ImageRef
+from vlsafe.data.images import image_bytes
+from vlsafe.errors import DataError, VlsafeError
+from vlsafe.evaluation.benchmarks.base import Benchmark, check_unique
+from vlsafe.evaluation.folder import verdicts_path, write_manifest, write_metrics
+from vlsafe.evaluation.judges.base import Judge, item_of
+from vlsafe.evaluation.records import (
+    Answer,
+    Decoding,
+    Item,
+    Metric,
+    Responder,
+    Response,
+    Verdict,
+    append_jsonl,
+    read_jsonl,
+    to_json,
+    write_text,
+)
+from vlsafe.evaluation.scoring import benchmark_classes, check_errors, check_sides, score
+
+R = TypeVar("R", Response, Verdict)
+
+
+def write_items(items: Sequence[Item], path: Path) -> None:
+    """Replace ``path`` by these items. Raises DataError when two of them share an id."""
+    check_unique(items, str(path))
+    write_text(path, "".join(to_json(item) + "\n" for item in items))
+
+
+def response_key(model: Mapping[str, Any], question: str, image_sha256: str, decoding: Mapping[str, Any]) -> str:
+    """sha256 over everything that determines an answer."""
+    whole = json.dumps([model, question, image_sha256, decoding], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(whole.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def generate(
+    items: Sequence[Item], responder: Responder, decoding: Decoding, path: Path, batch: int = 16
+) -> list[Response]:
+    """The responses to ``items``, in their order; only those that ``path`` lacks are generated.
+
+    Answers are appended to ``path`` in groups of ``batch`` as they come, so a kill costs at most one group. Rows of
+    another model, picture or decoding stay in the file and are ignored. Raises DataError for pictures that cannot be
+    read (before anything is generated) and VlsafeError when the responder does not answer each prompt exactly once.
+    """
+    model, how = responder.identity(), asdict(decoding)
+    hashes = _image_hashes(items)
+    keys = {item.id: response_key(model, item.question, hashes[item.image], how) for item in items}
+    stored = {(row.id, row.key): row for row in read_jsonl(path, Response) if not row.error}
+    missing = [item for item in items if (item.id, keys[item.id]) not in stored]
+
+    def response(item: Item, answer: Answer) -> Response:
+        return Response(
+            key=keys[item.id],
+            id=item.id,
+            benchmark=item.benchmark,
+            variant=item.variant,
+            question=item.question,
+            text="" if answer.error else answer.text,
+            prompt=answer.prompt,
+            n_tokens=answer.n_tokens,
+            finish="error" if answer.error else answer.finish,
+            error=answer.error,
+            image_sha256=hashes[item.image],
+            decoding=how,
+            model=model,
+        )
+
+    fresh = (response(missing[index], answer) for index, answer in _answers(missing, responder, decoding))
+    stored |= {(row.id, row.key): row for row in _kept(fresh, path, batch)}
+    return [stored[item.id, keys[item.id]] for item in items]
+
+
+def _answers(items: Sequence[Item], responder: Responder, decoding: Decoding) -> Iterator[tuple[int, Answer]]:
+    """The responder's answers behind a progress bar on standard error, each index exactly once."""
+    if not items:
+        return
+    open_ones = set(range(len(items)))
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("answers", total=len(items))
+        for index, answer in responder.respond([item.prompt() for item in items], decoding):
+            if index not in open_ones:
+                raise VlsafeError(f"the responder gave index {index} twice or outside 0..{len(items) - 1}")
+            open_ones.remove(index)
+            progress.advance(task)
+            yield index, answer
+    if open_ones:
+        raise VlsafeError(
+            f"the responder left {len(open_ones)} of {len(items)} prompts unanswered, "
+            f"the first is {items[min(open_ones)].id!r}; a failure must be an Answer with its error"
+        )
+
+
+def _image_hashes(items: Iterable[Item]) -> dict[ImageRef | None, str]:
+    hashes: dict[ImageRef | None, str] = {None: ""}
+    problems: list[str] = []
+    for item in items:
+        if item.image is None or item.image in hashes:
+            continue
+        try:
+            hashes[item.image] = hashlib.sha256(image_bytes(item.image)).hexdigest()
+        except DataError as error:
+            hashes[item.image] = ""
+            problems.append(f"item {item.id!r}: {error}")
+    if problems:
+        raise DataError(problems)
+    return hashes
+
+
+def judge_responses(
+    responses: Sequence[Response], items: Sequence[Item], judge: Judge, path: Path, batch: int = 256
+) -> list[Verdict]:
+    """The judge's verdicts on ``responses``, in their order; only those that ``path`` lacks are asked for."""
+    by_id = {item.id: item for item in items}
+    basis = {each.id: judge.basis(each, item_of(each, by_id)) for each in responses}
+    # Of several rows the last counts, here and for whoever reads the file, so a superseded one is never revived.
+    last = {(row.id, row.key): row for row in read_jsonl(path, Verdict)}
+    stored = {pair: row for pair, row in last.items() if row.label != "error" and row.basis == basis.get(row.id)}
+    missing = [each for each in responses if (each.id, each.key) not in stored]
+    fresh = _kept(judge.judge(missing, by_id), path, batch)
+    stored |= {(row.id, row.key): row for row in fresh}
+    return [stored[each.id, each.key] for each in responses]
+
+
+def _kept(records: Iterable[R], path: Path, batch: int) -> Iterator[R]:
+    """Pass records on and append them to ``path`` in groups, the last group also when something goes wrong."""
+    waiting: list[R] = []
+    try:
+        for record in records:
+            waiting.append(record)
+            if len(waiting) >= batch:
+                append_jsonl(path, waiting)
+                waiting = []
+            yield record
+    finally:
+        if waiting:
+            append_jsonl(path, waiting)
+
+
+def evaluate(
+    benchmarks: Sequence[Benchmark], responder: Responder, judge: Judge, decoding: Decoding, out: Path
+) -> dict[str, Metric]:
+    """All four stages into the folder ``out``; returns what ``metrics.json`` holds.
+
+    Run again, it does only what is missing. Raises DataError or ConfigError before anything is generated when the
+    benchmarks cannot be read, share a name or lack the harm or the benign side; VlsafeError, with all files
+    written, when more than 1 % of the responses or verdicts are errors.
+    """
+    items = [item for benchmark in benchmarks for item in benchmark.items()]
+    classes = benchmark_classes(benchmarks)
+    check_sides(items)
+    write_items(items, out / "items.jsonl")
+    responses = generate(items, responder, decoding, out / "responses.jsonl")
+    verdicts = judge_responses(responses, items, judge, verdicts_path(out, judge.name))
+    write_manifest(out, responses, judge, classes)
+    metrics = score(items, responses, verdicts, classes)
+    write_metrics(out, judge.name, metrics, items, verdicts, classes)
+    check_errors(responses, verdicts)
+    return metrics
