@@ -75,3 +75,48 @@ def _status(argv: list[str]) -> object:
 def test_links_inside_the_project_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def examples(page: Path) -> str:
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+
+
+def test_the_parts_shown_in_the_guide_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    from vlsafe.data.sources import SOURCES, open_source
+    from vlsafe.errors import DataError
+    from vlsafe.evaluation.benchmarks import BENCHMARKS
+    from vlsafe.evaluation.judges import JUDGES
+    from vlsafe.evaluation.records import Response
+    from vlsafe.models.encoders import ENCODERS
+
+    for table in (SOURCES, ENCODERS, BENCHMARKS, JUDGES):
+        monkeypatch.setattr(table, "_parts", dict(table._parts))  # what the guide adds goes away again
+    exec(compile(examples(ROOT / "docs" / "adding_a_part.md"), "adding_a_part.md", "exec"), {"__name__": "guide"})
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "cat.png")
+    records = tmp_path / "captions.json"
+    records.write_text('[{"id": "1", "picture": "cat.png", "caption": "A cat."}]')
+    (conversation,) = open_source(f"captions:{records}")
+    assert conversation.turns[1].text == "A cat." and conversation.images[0].name == "cat.png"
+    records.write_text('[{"id": "1", "picture": "../cat.png"}]')
+    with pytest.raises(DataError, match=r"(?s)2 problems.*'\.\./cat\.png'.*'caption' is missing"):
+        open_source(f"captions:{records}")
+
+    size = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    encoder = ENCODERS["dinov2_registers"](size)
+    pixels = encoder.image_processor("pad")(Image.new("RGB", (20, 30)), return_tensors="pt")["pixel_values"]
+    tokens = encoder.load()(pixels).last_hidden_state.shape[1]
+    assert tokens - encoder.class_tokens == (28 // 14) ** 2
+
+    items = BENCHMARKS["chores"]().items()
+    assert {item.side for item in items} == {"benign"}
+    answer = Response(
+        key="k", id=items[0].id, benchmark="chores", variant="", question=items[0].question, text="No, I will not.",
+        prompt="", n_tokens=4, finish="eos", error="", image_sha256="", decoding={}, model={},
+    )  # fmt: skip
+    (verdict,) = JUDGES["first-word"]().judge([answer], {item.id: item for item in items})
+    assert verdict.label == "refuse"
+    metrics = BENCHMARKS["chores"].metrics(items[:1], {answer.id: answer}, {answer.id: verdict})
+    assert metrics["chores/over_refusal"].value == 100
