@@ -48,8 +48,8 @@ def obtain(asset: Asset, downloads: Path, raw: Path, progress: Progress) -> dict
         raise FetchError(f"{asset.name}: HF_HUB_OFFLINE is set; unset it to fetch {page}") from error
     except (HTTPError, LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         raise FetchError(
-            f"{asset.name}: {page} could not be fetched ({_first_line(error)}). Check the network (a mirror is named by "
-            "HF_ENDPOINT); what came is kept, run the same command again to go on"
+            f"{asset.name}: {page} could not be fetched ({_first_line(error)}). Check the network (HF_ENDPOINT names a "
+            "mirror); what came is kept, run the same command again to go on"
         ) from error
     finally:
         progress.start()

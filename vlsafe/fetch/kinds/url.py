@@ -11,10 +11,11 @@ from rich.progress import Progress
 
 from vlsafe.fetch.archive import extract
 from vlsafe.fetch.asset import Asset, FetchError, Part
-from vlsafe.fetch.manifest import CHUNK_BYTES, sha256_of
+from vlsafe.fetch.manifest import sha256_of
 
 TRIES = 5
 FIRST_PAUSE_SEC = 1.0  # doubled after every failed try
+PIECE_BYTES = 1 << 16  # what a cut connection loses at most: requests drops a piece that did not become full
 TIMEOUT_SEC = (10, 60)  # to connect, between two pieces
 
 
@@ -88,7 +89,7 @@ def _stream(asset: Asset, part: Part, partial: Path, progress: Progress) -> None
         size = "" if total is None else f" ({total / 1e6:,.1f} MB)"
         task = progress.add_task(f"{asset.name}: {part.source.rsplit('/', 1)[-1]}{size}", total=total, completed=start)
         with partial.open("ab" if resumed else "wb") as file:
-            for piece in answer.iter_content(CHUNK_BYTES):
+            for piece in answer.iter_content(PIECE_BYTES):
                 file.write(piece)
                 progress.advance(task, len(piece))
         progress.remove_task(task)
