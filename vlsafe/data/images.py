@@ -98,15 +98,17 @@ def name_problem(name: str) -> str:
 def _find_in_folder(ref: ImageRef) -> Path:
     path = ref.root / ref.name
     try:
-        if not path.exists():
-            raise _missing(ref)
+        mode = path.stat().st_mode
         inside = PurePosixPath(ref.name)
         # only names with a link in them can lead out; resolving every name would double the time to open a source
         if any((ref.root / part).is_symlink() for part in (inside, *inside.parents[:-1])):
             _check_link(ref, path.resolve())
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links; ValueError: broken Unicode
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise _missing(ref) from error
-    if not path.is_file():
+    except (OSError, ValueError) as error:  # no permission, a loop of links, a name too long or in broken Unicode
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"cannot look up picture {ref}: {reason}; correct the record or the folder") from error
+    if not stat.S_ISREG(mode):
         raise DataError(f"picture {ref} is not a file; correct the record")
     return path
 
