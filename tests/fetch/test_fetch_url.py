@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from tests.fetch.conftest import Site
+from tests.fetch.loopback import Site
 from vlsafe.fetch.asset import Asset, FetchError, Part
 from vlsafe.fetch.fetching import fetch
 from vlsafe.fetch.kinds.url import PIECE_BYTES, TRIES

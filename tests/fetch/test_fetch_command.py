@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fetch.conftest import Site
+from tests.fetch.loopback import Site
 from vlsafe.fetch import command
 from vlsafe.fetch.asset import Asset, Part
 from vlsafe.fetch.catalogue import ASSETS, CATALOGUE
@@ -84,9 +84,10 @@ def test_the_list_names_every_asset_with_its_terms(tmp_path: Path, capsys: pytes
 
 
 def test_nothing_heavy_is_imported_to_list() -> None:
+    heavy = ("torch", "transformers", "huggingface_hub", "requests")
     code = (
         "import sys; from vlsafe.fetch.command import main; import vlsafe.fetch.locate; main(['--list']); "
-        "sys.exit(str([name for name in ('torch', 'transformers', 'huggingface_hub', 'requests') if name in sys.modules]))"
+        f"sys.exit(str([name for name in {heavy} if name in sys.modules]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "[]"
