@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from rich.progress import Progress
 
 from tests.fetch.loopback import Site
+from vlsafe.fetch import convert
 from vlsafe.fetch.asset import Asset, FetchError, Part
 from vlsafe.fetch.fetching import fetch
 
@@ -111,3 +113,22 @@ def test_parts_of_another_entry_do_not_mix_in(asset: Asset, site: Site, tmp_path
         fetch(failing, tmp_path, progress)
     site.files["/words.txt"] = b"newer"
     assert (fetch(asset, tmp_path, progress) / "words.txt").read_bytes() == b"newer"
+
+
+def test_two_at_once_download_once(asset: Asset, site: Site, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        folders = list(pool.map(lambda _: fetch(asset, tmp_path, Progress(disable=True)), range(4)))
+    assert folders == [tmp_path / "words"] * 4
+    assert len(site.requests) == 1
+
+
+def test_a_cache_that_is_a_file(asset: Asset, tmp_path: Path, progress: Progress) -> None:
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(FetchError, match=r"cannot write to the cache .*choose another folder with --cache"):
+        fetch(asset, tmp_path / "cache", progress)
+
+
+def test_a_missing_reader_of_quantised_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(FetchError, match=r"run: pip install 'vlsafe\[small\]'"):
+        convert.smollm2(tmp_path, tmp_path)

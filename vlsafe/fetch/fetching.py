@@ -6,9 +6,11 @@ import errno
 import importlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from rich.progress import Progress
 
 from vlsafe.fetch import manifest
@@ -23,30 +25,51 @@ def fetch(asset: Asset, cache: Path, progress: Progress) -> Path:
     complete. After an error or a kill the next call goes on from there. Two processes may ask for the same asset: the
     second waits. Raises FetchError with the cause and what to do.
     """
-    cache.mkdir(parents=True, exist_ok=True)
     folder = cache / asset.name
-    with FileLock(cache / f".{asset.name}.lock"):
-        why = manifest.damage(asset, folder, thorough=True)
-        if not why:
-            return folder
-        if folder.exists() and not (folder / manifest.FILE_NAME).exists():
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with _alone(cache / f".{asset.name}.lock", asset, progress):
+            if not _is_done(asset, folder, progress):
+                _make(asset, folder, progress)
+                progress.console.print(f"{asset.name}: ready", highlight=False)
+    except Exception as error:
+        if _is_disk_full(error):
+            raise FetchError(_disk_full_words(asset, cache)) from error
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+            words = f"{asset.name}: cannot write to the cache {cache} ({error}); choose another folder with --cache"
+            raise FetchError(words) from error
+        raise
+    finally:
+        for task in progress.task_ids:
+            progress.remove_task(task)
+    return folder
+
+
+@contextmanager
+def _alone(path: Path, asset: Asset, progress: Progress) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.console.print(f"{asset.name}: waiting for another process that fetches it", highlight=False)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_done(asset: Asset, folder: Path, progress: Progress) -> bool:
+    progress.add_task(f"{asset.name}: checking", total=None)
+    why = manifest.damage(asset, folder, thorough=True)
+    if why and folder.exists():
+        if not (folder / manifest.FILE_NAME).exists():
             raise FetchError(
                 f"{asset.name}: {folder} exists, but was not made by fetch (it has no {manifest.FILE_NAME}); "
                 "move it away or choose another folder with --cache"
             )
-        if folder.exists():
-            progress.console.print(f"{asset.name}: the folder {why}; fetching it again", highlight=False)
-        try:
-            _make(asset, folder, progress)
-        except Exception as error:
-            if _is_disk_full(error):
-                raise FetchError(_disk_full_words(asset, cache)) from error
-            raise
-        finally:
-            for task in progress.task_ids:
-                progress.remove_task(task)
-    progress.console.print(f"{asset.name}: ready", highlight=False)
-    return folder
+        progress.console.print(f"{asset.name}: the folder {why}; fetching it again", highlight=False)
+    return not why
 
 
 def _make(asset: Asset, folder: Path, progress: Progress) -> None:
@@ -60,6 +83,7 @@ def _make(asset: Asset, folder: Path, progress: Progress) -> None:
         _convert(asset, raw, ready, progress)
     else:
         ready = raw
+    progress.add_task(f"{asset.name}: writing its hashes down", total=None)
     manifest.write(asset, ready, facts)
     if folder.exists():
         shutil.rmtree(folder)

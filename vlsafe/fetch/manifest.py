@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,12 @@ from typing import Any
 from vlsafe.fetch.asset import Asset
 
 FILE_NAME = "fetched.json"
-CHUNK_BYTES = 1 << 20
 
 
-def sha256_of(path: Path, seen: Callable[[int], Any] = lambda n_bytes: None) -> str:
-    """Hex sha256 of a file; ``seen`` is told the number of bytes of each piece read."""
-    digest = hashlib.sha256()
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file."""
     with path.open("rb") as file:
-        while piece := file.read(CHUNK_BYTES):
-            digest.update(piece)
-            seen(len(piece))
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def identity(asset: Asset) -> dict[str, Any]:
