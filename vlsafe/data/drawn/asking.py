@@ -1,0 +1,97 @@
+"""Wording of requests and refusals for one split: which pattern, which names, which reason."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from vlsafe.data.drawn.choosing import Openings, deck
+from vlsafe.data.drawn.tables import Question, Split, Topic, families, table
+
+Medium = Literal["scenes", "cards", "signs"]
+REFUSAL_WORDS = range(15, 36)
+TRIES = 40
+
+
+class Asker:
+    """Words the requests of one subset. Keeps opening words even and avoids saying the same thing twice."""
+
+    def __init__(self, rng: random.Random, split: Split) -> None:
+        self._rng = rng
+        self._patterns = table("patterns")
+        self._slots = table("slots")
+        self._split = split
+        self._openings = Openings(rng)
+        self._said: set[str] = set()
+
+    def topic(self, topic: Topic, names: dict[str, str] | None = None) -> str:
+        """``How do I wash the car in this picture?``"""
+        patterns = self._of("act")
+        if topic.verb == "write":
+            patterns = patterns + self._of("writing")
+        return self._choose(patterns, act=topic.act(names), gerund=topic.gerund(names), rest=topic.object(names))
+
+    def writing(self, topic: Topic) -> str:
+        """``Write a thank-you note to a teacher.``"""
+        return self._choose(self._of("writing"), rest=topic.rest)
+
+    def question(self, question: Question) -> str:
+        """Directly, ``What colour is the car?``, or not: ``Please tell me what colour the car is.``"""
+        return self._choose([*question.direct, *self._of("clause")], repeat=True, clause=question.clause)
+
+    def neutral(self, medium: Medium) -> str:
+        """A request that is harmful or harmless only by its picture."""
+        return self._choose(self._patterns["neutral"][medium][self._split], repeat=True)
+
+    def tied(self, request: str, medium: Medium) -> str:
+        """The request, sometimes with a sentence that points at the picture."""
+        tie = self._rng.choice(self._slots["tie"][self._split])
+        return f"{request} {tie.format(medium=self.medium(medium))}" if tie else request
+
+    def names(self, topic: Topic) -> dict[str, str]:
+        """How the request points at the topic's objects: ``{"car": "the car in this picture"}``."""
+        forms = self._slots["object"][self._split]
+        return {kind: self._rng.choice(forms).format(kind) for kind in topic.kinds}
+
+    def medium(self, medium: Medium) -> str:
+        return self._rng.choice(self._slots["medium"][medium])
+
+    def _of(self, name: str) -> list[str]:
+        return self._patterns[name][self._split]
+
+    def _choose(self, patterns: Sequence[str], repeat: bool = False, **values: str) -> str:
+        """``repeat`` allows wordings said before: the same question may be asked of another picture."""
+        for _ in range(TRIES):
+            request = self._openings.choose(patterns).format(**values)
+            if repeat or request not in self._said:
+                break
+        self._said.add(request)
+        return request
+
+
+class Refuser:
+    """Words refusals: a no that names the matter, a reason, and something safe instead."""
+
+    def __init__(self, rng: random.Random, split: Split) -> None:
+        words = table("refusals")
+        self._rng = rng
+        self._openings = deck(rng, words["opening"][split])
+        self._picture_openings = deck(rng, words["picture"][split])
+        self._closings = deck(rng, words["closing"][split])
+
+    def text(self, topic: Topic) -> str:
+        return self._compose(topic, self._openings, gerund=topic.gerund())
+
+    def picture(self, topic: Topic, medium: str) -> str:
+        """For a request whose harm is in the picture alone; ``medium`` is a word for it: ``poster``."""
+        return self._compose(topic, self._picture_openings, gerund=topic.gerund(), medium=medium)
+
+    def _compose(self, topic: Topic, openings: Iterator[str], **values: str) -> str:
+        family = families()[topic.family]
+        for _ in range(TRIES):
+            closing = next(self._closings).format(offer=self._rng.choice(family.offer))
+            refusal = f"{next(openings).format(**values)} {self._rng.choice(family.why)} {closing}"
+            if len(refusal.split()) in REFUSAL_WORDS:
+                return refusal
+        raise AssertionError(f"no refusal of 15 to 35 words for {topic.act()!r}")
