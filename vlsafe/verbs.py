@@ -55,7 +55,7 @@ VERBS: dict[str, Verb] = {
     ),
     "score": Verb(
         "turn verdicts into metrics with intervals",
-        "evaluation directory -> metrics.json, report.html",
+        "evaluation directory -> metrics.json",
         "vlsafe.evaluation.commands:score_main",
     ),
     "export": Verb(
