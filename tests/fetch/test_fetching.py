@@ -115,6 +115,30 @@ def test_parts_of_another_entry_do_not_mix_in(asset: Asset, site: Site, tmp_path
     assert (fetch(asset, tmp_path, progress) / "words.txt").read_bytes() == b"newer"
 
 
+def test_what_is_drawn_is_drawn_again_when_the_code_is_another(
+    tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "code/sketch/__init__.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("colour = 'red'")
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    drawings = []
+
+    def build(out: Path) -> None:
+        assert list(out.iterdir()) == []
+        drawings.append(out)
+        (out / "picture.txt").write_text("a square")
+
+    monkeypatch.setattr("vlsafe.data.drawn.build", build)
+    asset = Asset("sketches", "drawn", "sketch", "MIT")
+    for _ in range(2):
+        fetch(asset, tmp_path / "cache", progress)
+    assert len(drawings) == 1
+    code.write_text("colour = 'blue'")
+    fetch(asset, tmp_path / "cache", progress)
+    assert len(drawings) == 2
+
+
 def test_two_at_once_download_once(asset: Asset, site: Site, tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         folders = list(pool.map(lambda _: fetch(asset, tmp_path, Progress(disable=True)), range(4)))

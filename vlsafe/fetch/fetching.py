@@ -60,8 +60,9 @@ def _alone(path: Path, asset: Asset, progress: Progress) -> Iterator[None]:
 
 
 def _is_done(asset: Asset, folder: Path, progress: Progress) -> bool:
-    progress.add_task(f"{asset.name}: checking", total=None)
+    task = progress.add_task(f"{asset.name}: checking", total=None)
     why = manifest.damage(asset, folder, thorough=True)
+    progress.remove_task(task)
     if why and folder.exists():
         if not (folder / manifest.FILE_NAME).exists():
             raise FetchError(

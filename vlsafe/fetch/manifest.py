@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vlsafe.fetch.asset import Asset
+from vlsafe.fetch.asset import Asset, FetchError
 
 FILE_NAME = "fetched.json"
 
@@ -21,7 +22,8 @@ def sha256_of(path: Path) -> str:
 
 def identity(asset: Asset) -> dict[str, Any]:
     """What the content of the folder depends on: a change of it makes an old folder stale."""
-    return {
+    drawing = {"drawing": _code_hash(asset.where)} if asset.kind == "drawn" else {}
+    return drawing | {
         "name": asset.name,
         "kind": asset.kind,
         "where": asset.where,
@@ -31,6 +33,17 @@ def identity(asset: Asset) -> dict[str, Any]:
         "convert": asset.convert,
         "conversion": asset.conversion,
     }
+
+
+def _code_hash(package: str) -> str:
+    """sha256 over a package's files: what code draws is stale as soon as the code is another."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FetchError(f"the package {package}, which draws this, is not installed; install vlsafe anew")
+    root = Path(spec.origin).parent
+    files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".pyc"]
+    lines = [f"{path.relative_to(root).as_posix()} {sha256_of(path)}" for path in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def write(asset: Asset, folder: Path, facts: dict[str, str]) -> None:
