@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def messages_of(conversation: Conversation, special: Sequence[str], system: str 
     ]
 
 
-def answer_spans(render: Render, messages: list[Message], text: str, end_tokens: Sequence[str]) -> list[tuple[int, int]]:
+def answer_spans(
+    render: Render, messages: list[Message], text: str, end_tokens: Sequence[str]
+) -> list[tuple[int, int]]:
     """Character spans ``[start, end)`` of the assistant's answers in ``text``, each with its end-of-turn token.
 
     Raises:
@@ -84,7 +87,9 @@ def answer_spans(render: Render, messages: list[Message], text: str, end_tokens:
         replaced.append({"role": message["role"], "content": content})
     pieces = re.split("|".join(sentinels), render(replaced)) if sentinels else [text]
     if len(pieces) != len(answers) + 1:
-        raise ConfigError("the chat template repeats or drops assistant answers; give a template with --model.backbone.template")
+        raise ConfigError(
+            "the chat template repeats or drops assistant answers; give a template with --model.backbone.template"
+        )
     spans, place = [], 0
     for piece, answer, after in zip(pieces, answers, pieces[1:], strict=False):
         start = place + len(piece)
@@ -116,7 +121,7 @@ def check_turns(conversation: Conversation) -> None:
     """Roles alternate user/assistant after an optional system turn, and no answer is empty."""
     roles = [turn.role for turn in conversation.turns if turn.role != "system"]
     where = f"{conversation.source}, record {conversation.id!r}"
-    if not roles or roles[0] != "user" or any(a == b for a, b in zip(roles, roles[1:], strict=False)):
+    if not roles or roles[0] != "user" or any(a == b for a, b in pairwise(roles)):
         raise DataError(f"{where}: turns must alternate user and assistant, starting with user; got {roles}")
     for turn in conversation.turns:
         if turn.role == "assistant" and not turn.text.strip():

@@ -127,7 +127,10 @@ class Encoding:
             return_text_replacement_offsets=True,
             return_mm_token_type_ids=False,
         )
-        offsets = {"tokens": out.pop("offset_mapping")[0], "replacements": (out.pop("text_replacement_offsets") or [[]])[0]}
+        offsets = {
+            "tokens": out.pop("offset_mapping")[0],
+            "replacements": (out.pop("text_replacement_offsets") or [[]])[0],
+        }
         ids = torch.tensor(out.pop("input_ids")[0], dtype=torch.long)
         out.pop("attention_mask", None)
         pixels = {name: _tensor(value) for name, value in out.items()}

@@ -80,7 +80,7 @@ class MixtureLoader(DataLoader):
     def load_state_dict(self, state: dict[str, int]) -> None:
         self._epoch, self._received = state["epoch"], state["received"]
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         if self._received >= len(self._steps):  # Lightning stops at the last batch, without asking for one more
             self._epoch, self._received = self._epoch + 1, 0
         self._steps.epoch, self._steps.start = self._epoch, self._received

@@ -162,7 +162,7 @@ def check_parts(parts: Mapping[str, Part], samples: int | None) -> None:
             problems.append(f"part {name!r}: give exactly one of share, count, repeat (given: {given or 'none'})")
         if part.share is not None and not 0 <= part.share <= 1:
             problems.append(f"part {name!r}: share {part.share} is not between 0 and 1")
-        if part.count is not None and part.count < 1 or part.repeat is not None and part.repeat < 1:
+        if any(amount is not None and amount < 1 for amount in (part.count, part.repeat)):
             problems.append(f"part {name!r}: count and repeat must be at least 1; leave the part out for none of it")
     shared = sum((_fraction(p.share) for p in parts.values()), Fraction(0))
     if parts and all(part.share is not None for part in parts.values()):

@@ -1,0 +1,147 @@
+"""The Lightning verbs: fit, validate, test, predict. The typed signatures are the flags are the YAML."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer import Trainer
+from omegaconf.errors import OmegaConfBaseException
+from transformers.utils.logging import disable_progress_bar
+
+from vlsafe.data.datamodule import ConversationData
+from vlsafe.errors import ConfigError
+from vlsafe.fetch.paths import use_cache
+from vlsafe.models.module import SafetyFineTuning
+from vlsafe.run import EvaluationPlan, RunRecorder
+
+_SECRET = re.compile(r"(token|secret|password|api_?key)$", re.IGNORECASE)
+
+
+class RunConfig(SaveConfigCallback):
+    """Keeps the resolved configuration in the run directory, with secrets left out."""
+
+    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        directory = Path(self.config.run_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        name = "config.yaml" if stage == "fit" else f"config.{stage}.yaml"
+        text = self.parser.dump(without_secrets(self.config), skip_none=False)
+        (directory / name).write_text(text, encoding="utf-8")
+
+
+class VlsafeCLI(LightningCLI):
+    """LightningCLI with a run directory, an evaluation plan and a cache directory beside model, data and trainer."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run_dir", type=str, default="runs/vlsafe", help="where everything of this run is kept")
+        parser.add_argument(
+            "--cache_dir", type=str | None, default=None, help="where `fetch` put what `cache:` paths name"
+        )
+        parser.add_class_arguments(EvaluationPlan, "evaluation")
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config.get(str(self.subcommand), self.config)
+        use_cache(None if config.cache_dir is None else Path(config.cache_dir))
+        refuse_none_strings(config)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        run_dir = Path(self._get(self.config_init, "run_dir"))
+        mine = list(config.get("callbacks") or [])
+        if not any(isinstance(callback, ModelCheckpoint) for callback in mine):
+            mine.append(ModelCheckpoint(dirpath=run_dir / "checkpoints", save_last=True, save_top_k=0))
+        if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in mine):
+            mine.append(RichProgressBar())
+        mine.append(RunRecorder(run_dir, self._get(self.config_init, "evaluation")))
+        # metrics.csv is always written: the report's curves come from it
+        loggers = config.get("logger") or []
+        loggers = [] if loggers is True else loggers if isinstance(loggers, list) else [loggers]
+        csv = CSVLogger(run_dir, name="", version="", flush_logs_every_n_steps=10)
+        config |= {
+            "callbacks": mine,
+            "logger": [csv, *loggers],
+            "default_root_dir": str(run_dir),
+            "enable_model_summary": False,  # the component table says more
+            "use_distributed_sampler": False,  # the Mixture already gives each rank its own samples
+        }
+        return super()._instantiate_trainer(config, callbacks)
+
+
+def refuse_none_strings(config: Namespace) -> None:
+    """A sweep writes null as the text ``None``; for an optional text that would be taken as a name (pitfalls M1)."""
+    bad = [key for key, value in config.items(branches=False) if value == "None"]
+    if bad:
+        raise ConfigError([f"{key} is the text 'None'; write null for no value, or leave the key out" for key in bad])
+
+
+def without_secrets(config: Namespace) -> Namespace:
+    """A copy in which values of keys such as ``api_key`` are replaced."""
+    copy = config.clone()
+    for key, value in list(copy.items(branches=False)):
+        if _SECRET.search(key.rsplit(".", 1)[-1]) and value:
+            copy[key] = "(left out)"
+    return copy
+
+
+def main(argv: list[str]) -> int:
+    """``argv``: the verb and what follows it. Raises as :func:`built`."""
+    built(argv, run=True)
+    return 0
+
+
+def built(argv: list[str], run: bool = False) -> VlsafeCLI:
+    """Parse ``argv`` and build model, data and trainer; with ``run``, ``argv`` begins with the verb and it is run.
+
+    Raises:
+        ConfigError: unknown keys, wrong values, impossible combinations, before any weight is loaded.
+    """
+    sys.path.insert(0, os.getcwd())  # class paths of the user's own modules
+    quieten()
+    try:
+        return VlsafeCLI(
+            SafetyFineTuning,
+            ConversationData,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            save_config_callback=RunConfig,
+            save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
+            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False},
+            args=argv,
+            run=run,
+        )
+    except (ArgumentError, OmegaConfBaseException) as error:
+        raise ConfigError(readable(str(error))) from error
+
+
+def readable(message: str) -> str:
+    """The words of a parser error that a person needs: without the dump of every union member it has tried."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    kept = [line for line in lines if "NestedArg(" not in line and "Expected a <class 'NoneType'>" not in line]
+    return "\n".join(kept[:12])
+
+
+def quieten() -> None:
+    """Words of our dependencies that a user of vlsafe can do nothing about."""
+    for text in (
+        "LightningCLI's args parameter",
+        ".*does not have many workers.*",
+        ".*module\\(s\\) in eval mode at the start of training.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*Total length of `list` across ranks is zero.*",
+        ".*is_gradient_checkpointing.*",
+    ):
+        warnings.filterwarnings("ignore", text)
+    disable_progress_bar()  # transformers' bar for every file it loads
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )

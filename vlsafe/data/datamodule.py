@@ -1,0 +1,177 @@
+"""ConversationData: sources, mixture and encoding behind Lightning's data hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+import lightning as L
+from torch.utils.data import DataLoader, Dataset
+
+from vlsafe.data.collate import Batch, Collate
+from vlsafe.data.encoding import Encoded, Encoding
+from vlsafe.data.loader import MixtureDataset, MixtureLoader, StepSampler
+from vlsafe.data.mixture import Mixture, Part, check_parts
+from vlsafe.data.sources import open_source
+from vlsafe.data.sources.base import Source
+from vlsafe.errors import ConfigError
+
+
+class ConversationData(L.LightningDataModule):
+    """Mixed conversations, encoded for the model in training.
+
+    Args:
+        parts: name -> source and how much of it (``share``, ``count`` or ``repeat``).
+        samples: samples of one epoch, where all parts have a share.
+        batch_size: samples a device and micro-batch; the global batch is ``batch_size x devices x
+            trainer.accumulate_grad_batches``.
+        seed: decides the order, with nothing else.
+        num_workers: processes that decode and encode; 0 does it in the training process.
+        max_length: most tokens a sample; None for no limit.
+        too_long: what to do with a longer sample.
+        supervise: ``all`` assistant turns of a conversation, or the ``last``.
+        validation: name -> source of held-out conversations, whose loss ``validate`` and ``test`` report.
+        validation_limit: most conversations of each validation source, the first ones.
+        prompts: source whose conversations ``predict`` answers (their last answer, if any, is left out).
+    """
+
+    def __init__(
+        self,
+        parts: dict[str, Part],
+        samples: int | None = None,
+        batch_size: int = 8,
+        seed: int = 0,
+        num_workers: int = 0,
+        max_length: int | None = 2048,
+        too_long: Literal["error", "truncate"] = "error",
+        supervise: Literal["all", "last"] = "all",
+        validation: dict[str, str | dict[str, Any]] | None = None,
+        validation_limit: int | None = None,
+        prompts: str | dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_parts(parts, samples)
+        if batch_size < 1:
+            raise ConfigError(f"data.batch_size is {batch_size}, must be at least 1")
+        self.parts = parts
+        self.samples = samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_workers = num_workers
+        self.validation = validation or {}
+        self.validation_limit = validation_limit
+        self.prompts = prompts
+        self._encoding_options: dict[str, Any] = {
+            "max_length": max_length,
+            "too_long": too_long,
+            "supervise": supervise,
+        }
+        self.sources: dict[str, Source] = {}
+        self.mixture: Mixture | None = None
+
+    def open(self) -> Mixture:
+        """Open and check every training source; the Mixture over them. Needs no model."""
+        if self.mixture is None:
+            self.sources = {name: open_source(part.source) for name, part in self.parts.items()}
+            sizes = {name: len(source) for name, source in self.sources.items()}
+            self.mixture = Mixture(self.parts, sizes, self.samples, self.seed)
+        return self.mixture
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.open()
+
+    @property
+    def part_names(self) -> list[str]:
+        return list(self.parts)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Micro-batches that a rank sees in one epoch."""
+        return len(self._steps())
+
+    def encoding(self, backbone: Any = None) -> Encoding:
+        """The encoding of training samples for ``backbone``, by default that of the model in training."""
+        backbone = backbone or self.trainer.lightning_module.backbone
+        return Encoding(backbone.processor, backbone.system_prompt, **self._encoding_options)
+
+    def train_dataloader(self) -> MixtureLoader:
+        encoding = self.encoding()
+        dataset = MixtureDataset(self.open(), self.sources, encoding)
+        return MixtureLoader(dataset, self._steps(), Collate(encoding.tokenizer.pad_token_id), **self._loading())
+
+    def val_dataloader(self) -> DataLoader | list:
+        return self._held_out()
+
+    def test_dataloader(self) -> DataLoader | list:
+        if not self.validation:
+            raise ConfigError(
+                "`test` reports the loss on data.validation, which this config does not name; add a source"
+            )
+        return self._held_out()
+
+    def predict_dataloader(self) -> DataLoader:
+        if self.prompts is None:
+            raise ConfigError("`predict` answers the conversations of data.prompts; name a source, kind:path[#split]")
+        return self._ordered(
+            _Records({"prompts": open_source(self.prompts)}, self.encoding(), None, prompt=True), "left"
+        )
+
+    def _held_out(self) -> DataLoader | list:
+        if not self.validation:
+            return []
+        sources = {name: open_source(spec) for name, spec in self.validation.items()}
+        return self._ordered(_Records(sources, self.encoding(), self.validation_limit, prompt=False), "right")
+
+    def _ordered(self, records: _Records, side: Literal["left", "right"]) -> DataLoader:
+        collate = Collate(records.encoding.tokenizer.pad_token_id, side)
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        mine = range(rank, len(records), world)
+        return DataLoader(records, self.batch_size, sampler=mine, collate_fn=collate, **self._loading())
+
+    def _steps(self) -> StepSampler:
+        samples = len(self.open())
+        return StepSampler(samples, self.batch_size, self.trainer.global_rank, self.trainer.world_size)
+
+    def _loading(self) -> dict[str, Any]:
+        # Workers that use several threads each would fight over the cores that training needs.
+        workers = {"persistent_workers": True, "worker_init_fn": partial(_one_thread)} if self.num_workers else {}
+        return {
+            "num_workers": self.num_workers,
+            "pin_memory": self.trainer.strategy.root_device.type == "cuda",
+            **workers,
+        }
+
+    def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
+        return batch.to(device, non_blocking=True)
+
+
+class _Records(Dataset[Encoded]):
+    """Conversations of several sources one after the other; ``source`` of a sample is the name given here."""
+
+    def __init__(self, sources: Mapping[str, Source], encoding: Encoding, limit: int | None, prompt: bool) -> None:
+        self.encoding = encoding
+        self._prompt = prompt
+        self._sources = sources
+        self._rows = [(n, i) for n, source in sources.items() for i in range(len(source))[:limit]]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Encoded:
+        name, record = self._rows[index]
+        conversation = self._sources[name][record]
+        if self._prompt:
+            turns = conversation.turns[:-1] if conversation.turns[-1].role == "assistant" else conversation.turns
+            encoded = self.encoding.prompt(type(conversation)(conversation.id, name, turns, conversation.tags))
+        else:
+            encoded = self.encoding.sample(conversation)
+        encoded.source = name
+        return encoded
+
+
+def _one_thread(_: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,98 @@
+"""What training and evaluation ask of a VLLM. A new architecture is a subclass of Backbone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import Literal, get_args
+
+from torch import nn
+from transformers import PreTrainedModel, ProcessorMixin
+
+from vlsafe.data.chat import chat_template
+from vlsafe.errors import ConfigError
+from vlsafe.strategies.attention import choose
+
+Component = Literal["vision", "projector", "language"]
+COMPONENTS: tuple[Component, ...] = get_args(Component)
+Attention = Literal["auto", "flash_attention_2", "flash_attention_3", "sdpa", "eager"]
+
+
+class Backbone(ABC):
+    """A vision encoder, a projector and a language model, joined.
+
+    A subclass implements the three abstract methods; nothing is loaded before they are called, so that a wrong
+    config fails first.
+
+    Args:
+        template: one of our chat templates by name; None takes the processor's own.
+        system_prompt: stands before every conversation, in training and in evaluation; None leaves it to the template.
+        attention: attention kernel; ``auto`` takes the fastest one that is installed.
+        dtype: precision in which the weights are kept.
+    """
+
+    def __init__(
+        self,
+        template: str | None = None,
+        system_prompt: str | None = None,
+        attention: Attention = "auto",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    ) -> None:
+        self.template = template
+        self.system_prompt = system_prompt
+        self.attention = choose(attention)
+        self.dtype = dtype
+        if template is not None:
+            chat_template(template)  # an unknown name fails here, before weights load
+
+    @abstractmethod
+    def load_processor(self) -> ProcessorMixin:
+        """The processor: tokenizer, image processor, picture token and chat template. Cheap; reads no weights."""
+
+    @abstractmethod
+    def load_model(self) -> PreTrainedModel:
+        """The model with its weights, in ``self.dtype``, as an image-text-to-text model of transformers."""
+
+    @abstractmethod
+    def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
+        """Component -> fully qualified module paths in ``model``; together they hold every parameter."""
+
+    @cached_property
+    def processor(self) -> ProcessorMixin:
+        processor = self.load_processor()
+        if self.template is not None:
+            processor.chat_template = chat_template(self.template)
+        if not processor.chat_template:
+            raise ConfigError("the checkpoint brings no chat template; name one with model.backbone.template")
+        if processor.tokenizer.pad_token_id is None:
+            processor.tokenizer.pad_token = processor.tokenizer.eos_token  # padding is masked by position
+        return processor
+
+    def component_of(self, model: PreTrainedModel) -> dict[str, Component]:
+        """Parameter name -> component, by the longest module path that holds it.
+
+        Raises ConfigError when a path does not exist or a parameter belongs to no component.
+        """
+        paths = {path: component for component, found in self.modules_of(model).items() for path in found}
+        modules = dict(model.named_modules())
+        missing = [path for path in paths if path not in modules]
+        owner: dict[str, Component] = {}
+        homeless = []
+        for name, _ in model.named_parameters():
+            holders = [path for path in paths if name.startswith(f"{path}.")]
+            if holders:
+                owner[name] = paths[max(holders, key=len)]
+            else:
+                homeless.append(name)
+        if missing or homeless:
+            raise ConfigError(
+                [f"{type(self).__name__}.modules_of names {path!r}, which the model does not have" for path in missing]
+                + [f"parameter {name!r} belongs to no component of {type(self).__name__}" for name in homeless]
+            )
+        return owner
+
+
+def head_path(model: PreTrainedModel) -> list[str]:
+    """Path of the language model's head, the one module that stands outside the decoder."""
+    head: nn.Module | None = model.get_output_embeddings()
+    return [name for name, module in model.named_modules() if module is head]

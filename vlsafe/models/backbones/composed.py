@@ -1,0 +1,153 @@
+"""ComposedVLLM: any vision encoder of the table and any causal LM, joined as a stock Hugging Face LLaVA model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PretrainedConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+
+from vlsafe.data.chat import chat_template
+from vlsafe.errors import ConfigError
+from vlsafe.fetch.paths import resolved
+from vlsafe.models.backbones.base import Attention, Backbone, Component
+from vlsafe.models.encoders import ENCODERS
+from vlsafe.models.encoders.base import ImageFit, VisionEncoder
+from vlsafe.models.projectors import PROJECTORS
+
+IMAGE_TOKEN = "<image>"
+
+
+class ComposedVLLM(Backbone):
+    """Assembles a VLLM from parts. It saves as ``LlavaForConditionalGeneration``, loadable without vlsafe where its
+    encoder is one of transformers' own.
+
+    Args:
+        vision_encoder: name in the encoder table.
+        language_model: directory, hub name or ``cache:NAME`` of a causal LM; a mapping ``{model_type: ..., tokenizer:
+            ..., **config}`` builds random weights.
+        vision_weights: the encoder's weights, or a mapping of config fields for random ones; None takes its default.
+        projector: name in the projector table.
+        image_fit: how a picture becomes a square, see :meth:`VisionEncoder.image_processor`.
+        projector_seed: seed of the projector's random weights.
+    """
+
+    def __init__(
+        self,
+        vision_encoder: str,
+        language_model: str | dict[str, Any],
+        vision_weights: str | dict[str, Any] | None = None,
+        projector: str = "mlp2x_gelu",
+        image_fit: ImageFit = "pad",
+        projector_seed: int = 0,
+        template: str | None = "chatml",
+        system_prompt: str | None = None,
+        attention: Attention = "auto",
+        dtype: Any = "float32",
+    ) -> None:
+        super().__init__(template, system_prompt, attention, dtype)
+        self.encoder: VisionEncoder = ENCODERS[vision_encoder](vision_weights)
+        self.language_model = language_model
+        self.projector = PROJECTORS[projector]
+        self.image_fit = image_fit
+        self.projector_seed = projector_seed
+
+    def load_processor(self) -> ProcessorMixin:
+        tokenizer = AutoTokenizer.from_pretrained(self._tokenizer_path())
+        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
+        return LlavaProcessor(
+            image_processor=self.encoder.image_processor(self.image_fit),
+            tokenizer=tokenizer,
+            patch_size=self.encoder.config.patch_size,
+            vision_feature_select_strategy=self._select(),
+            num_additional_image_tokens=self.encoder.class_tokens,
+            chat_template=chat_template(self.template) if self.template else tokenizer.chat_template,
+        )
+
+    def load_model(self) -> PreTrainedModel:
+        language = self._load_language()
+        _refuse_head_arithmetic(language.config)
+        tokenizer = self.processor.tokenizer
+        if len(tokenizer) > language.get_input_embeddings().num_embeddings:
+            language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        vision = self.encoder.load()
+        config = LlavaConfig(
+            vision_config=vision.config,
+            text_config=language.config,
+            image_token_id=self.processor.image_token_id,
+            projector_hidden_act=self.projector.activation,
+            vision_feature_layer=self.encoder.feature_layer,
+            vision_feature_select_strategy=self._select(),
+            image_seq_length=self._image_tokens(),
+            tie_word_embeddings=language.config.tie_word_embeddings,
+        )
+        model = _assembled(config, vision, language)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.projector_seed)
+            self.projector.initialise(model.model.multi_modal_projector, language.get_input_embeddings().weight)
+        model.generation_config = language.generation_config
+        model.set_attn_implementation({"text_config": self.attention})
+        return model.to(getattr(torch, self.dtype))
+
+    def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
+        return {
+            "vision": ["model.vision_tower"],
+            "projector": ["model.multi_modal_projector"],
+            "language": ["model.language_model", "lm_head"],
+        }
+
+    def _select(self) -> str:
+        return "default" if self.encoder.class_tokens == 1 else "full"
+
+    def _image_tokens(self) -> int:
+        side = self.encoder.config.image_size // self.encoder.config.patch_size
+        return side * side + self.encoder.class_tokens - (self._select() == "default")
+
+    def _tokenizer_path(self) -> str:
+        if isinstance(self.language_model, str):
+            return resolved(self.language_model)
+        if "tokenizer" not in self.language_model:
+            raise ConfigError("language_model is a mapping without 'tokenizer': say where its tokenizer is")
+        return resolved(self.language_model["tokenizer"])
+
+    def _load_language(self) -> PreTrainedModel:
+        if isinstance(self.language_model, str):
+            return AutoModelForCausalLM.from_pretrained(resolved(self.language_model), dtype="float32")
+        fields = {k: v for k, v in self.language_model.items() if k not in ("model_type", "tokenizer")}
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(self.language_model["model_type"], **fields))
+
+
+def _assembled(
+    config: LlavaConfig, vision: PreTrainedModel, language: PreTrainedModel
+) -> LlavaForConditionalGeneration:
+    """The LLaVA shell around the very modules of the parts, so that no weight is held twice."""
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(config)
+    model.model.vision_tower = vision
+    model.model.language_model = language.get_decoder()
+    model.lm_head = language.get_output_embeddings()
+    projector: nn.Module = model.model.multi_modal_projector
+    projector.to_empty(device="cpu")
+    return model
+
+
+def _refuse_head_arithmetic(config: PretrainedConfig) -> None:
+    """LLaVA's head is a plain linear layer; a language model that changes its logits afterwards would lose that."""
+    fields = config.to_dict()
+    for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        if fields.get(name) not in (None, 1, 1.0):
+            raise ConfigError(
+                f"{config.model_type} changes its logits by {name}={fields[name]}, which a LLaVA head would drop; "
+                "choose another language model, or subclass Backbone for this one"
+            )

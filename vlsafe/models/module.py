@@ -1,0 +1,217 @@
+"""SafetyFineTuning: the LightningModule over any Backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from peft import PeftModel
+from rich.console import Console
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from transformers import PreTrainedModel
+
+from vlsafe.data.collate import Batch
+from vlsafe.errors import ConfigError, VlsafeError
+from vlsafe.models.adaptation import Components, adapt, parameter_groups, summary, summary_table
+from vlsafe.models.backbones.base import Backbone, Component
+from vlsafe.models.schedule import Shape, optimizer_steps, scheduled
+from vlsafe.objectives.base import LossSums, Objective
+from vlsafe.objectives.sft import SFT
+
+
+class SafetyFineTuning(L.LightningModule):
+    """Tunes the components of a VLLM that the table names, by an objective, and logs the loss of every source.
+
+    Args:
+        backbone: the VLLM; ``vlsafe.ComposedVLLM``, ``vlsafe.PretrainedVLLM`` or a subclass of ``vlsafe.Backbone``.
+        components: what trains, and how fast.
+        objective: how a batch becomes a loss.
+        schedule: shape of the learning rate after warm-up.
+        warmup_ratio: share of the optimizer steps spent on linear warm-up.
+        weight_decay, betas: of AdamW.
+        activation_checkpointing: recompute activations in the backward pass; less memory, about a fifth slower.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        components: Components,
+        objective: Objective | None = None,
+        schedule: Shape = "cosine",
+        warmup_ratio: float = 0.03,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        components.check()
+        if not 0 <= warmup_ratio < 1:
+            raise ConfigError(f"model.warmup_ratio is {warmup_ratio}, must be at least 0 and below 1")
+        self.backbone = backbone
+        self.components = components
+        self.objective = objective or SFT()
+        self.schedule: Shape = schedule
+        self.warmup_ratio = warmup_ratio
+        self.weight_decay = weight_decay
+        self.betas = betas
+        self.activation_checkpointing = activation_checkpointing
+        self.strict_loading = False  # checkpoints hold what trains; on_load_checkpoint checks that
+        self.model: PreTrainedModel | PeftModel | None = None
+        self.owner: dict[str, Component] = {}
+        self.trained: list[dict[str, Any]] = []
+        self.seen: dict[str, dict[str, int]] = {}
+        self._window: list[tuple[Tensor, Tensor, list[str]]] = []
+
+    # --- construction -------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Load and adapt the model, once; Lightning may call this again."""
+        if self.model is not None:
+            return
+        model = self.backbone.load_model()
+        model.config.use_cache = False
+        self.owner = self.backbone.component_of(model)
+        if self.activation_checkpointing:
+            model.gradient_checkpointing_enable()
+            model.enable_input_require_grads()
+        self.model = adapt(model, self.backbone, self.components)
+        self.trained = summary(self.model, self.owner, self.components)
+        if self.global_rank == 0:
+            Console(stderr=True).print(summary_table(self.trained))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> SafetyFineTuning:
+        """Frozen components stay in eval mode: no dropout, and BatchNorm keeps its statistics."""
+        super().train(mode)
+        if mode and self.model is not None:
+            plain = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+            frozen = {component for component, tuning in self.components.items() if tuning.train == "frozen"}
+            for component, paths in self.backbone.modules_of(plain).items():
+                if component in frozen:
+                    for path in paths:
+                        plain.get_submodule(path).eval()
+        return self
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        groups = parameter_groups(self._tuned(), self.owner, self.components)
+        optimizer = AdamW(groups, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+        steps = self.total_steps()
+        scheduler = scheduled(optimizer, self.schedule, round(self.warmup_ratio * steps), steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        trainer = self.trainer
+        batches = trainer.datamodule.batches_per_epoch
+        return optimizer_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        sums = self.objective(self._tuned(), batch)
+        self._window.append((sums.row_loss, sums.row_tokens, batch.sources))
+        # Lightning divides by the accumulated micro-batches and DDP by the ranks. Undo both: the gradient of the
+        # window is that of the plain sum, and on_before_optimizer_step divides it by the window's tokens.
+        return sums.loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        per_source = self._reduced_window()
+        loss, tokens, _ = per_source.sum(0)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_div_(gradients, float(tokens))
+        self._log_window("train", per_source)
+        self.log("train/loss", loss / tokens, prog_bar=True)
+        self.log("train/supervised_tokens", tokens)
+
+    def _reduced_window(self) -> Tensor:
+        """[sources, (loss sum, tokens, samples)] of the accumulation window, over all ranks."""
+        names = self.trainer.datamodule.part_names
+        table = torch.zeros(len(names), 3, dtype=torch.float64, device="cpu")
+        for row_loss, row_tokens, sources in self._window:
+            for source, loss, tokens in zip(sources, row_loss.tolist(), row_tokens.tolist(), strict=True):
+                table[names.index(source)] += torch.tensor([loss, tokens, 1.0], dtype=torch.float64)
+        self._window.clear()
+        if self.trainer.world_size > 1:
+            table = self.trainer.strategy.reduce(table.float().to(self.device), reduce_op="sum").double().cpu()
+        for name, (_, tokens, samples) in zip(names, table.tolist(), strict=True):
+            seen = self.seen.setdefault(name, {"samples": 0, "supervised_tokens": 0})
+            seen["samples"] += round(samples)
+            seen["supervised_tokens"] += round(tokens)
+        return table
+
+    def _log_window(self, stage: str, per_source: Tensor) -> None:
+        for name, (loss, tokens, _) in zip(self.trainer.datamodule.part_names, per_source.tolist(), strict=True):
+            if tokens:
+                self.log(f"{stage}/loss/{name}", loss / tokens)
+
+    # --- validation and test: loss on held-out conversations -----------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._held_out("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._held_out("test", batch)
+
+    def _held_out(self, stage: str, batch: Batch) -> None:
+        sums: LossSums = self.objective(self._tuned(), batch)
+        tokens = int(sums.row_tokens.sum())
+        # batch_size weights the epoch's mean by supervised tokens
+        self.log(f"{stage}/loss", sums.loss / tokens, batch_size=tokens, on_epoch=True, prog_bar=True, sync_dist=True)
+        for name in dict.fromkeys(batch.sources):
+            rows = torch.tensor([source == name for source in batch.sources], device=sums.row_loss.device)
+            count = int(sums.row_tokens[rows].sum())
+            self.log(f"{stage}/loss/{name}", sums.row_loss[rows].sum() / count, batch_size=count, on_epoch=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
+        """One answer a prompt, greedy."""
+        from vlsafe.models.responder import generated
+
+        return [answer.text for answer in generated(self._tuned(), self.backbone.processor, batch)]
+
+    # --- checkpoints hold what trains -----------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        trainable = {f"model.{name}" for name, p in self._tuned().named_parameters() if p.requires_grad}
+        buffers = {f"model.{name}" for name, _ in self._trained_buffers()}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable | buffers}
+        checkpoint["vlsafe"] = {
+            "seen": self.seen,
+            "trained": [row["component"] for row in self.trained if row["trainable"]],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises VlsafeError unless the checkpoint holds exactly what this config trains."""
+        expected = {f"model.{name}" for name, p in self._tuned().named_parameters() if p.requires_grad}
+        missing, found = expected - set(checkpoint["state_dict"]), set(checkpoint["state_dict"])
+        if missing or not found <= set(self.state_dict()):
+            raise VlsafeError(
+                "the checkpoint does not fit this config's components: "
+                f"{len(missing)} trainable tensors are missing from it, "
+                f"{len(found - set(self.state_dict()))} are unknown. "
+                "Resume with the config of the run that wrote it (config.yaml in its run directory)"
+            )
+        self.seen = checkpoint["vlsafe"]["seen"]
+
+    def _trained_buffers(self) -> list[tuple[str, Tensor]]:
+        """Buffers of fully trained components, such as BatchNorm statistics."""
+        full = {component for component, tuning in self.components.items() if tuning.train == "full"}
+        plain = self._plain()
+        prefix = "base_model.model." if isinstance(self.model, PeftModel) else ""
+        paths = [path for component in full for path in self.backbone.modules_of(plain).get(component, [])]
+        return [
+            (prefix + name, buffer)
+            for name, buffer in plain.named_buffers()
+            if any(name.startswith(f"{p}.") for p in paths)
+        ]
+
+    def _plain(self) -> nn.Module:
+        model = self._tuned()
+        return model.get_base_model() if isinstance(model, PeftModel) else model
+
+    def _tuned(self) -> Any:
+        """The model, which configure_model has loaded."""
+        if self.model is None:
+            self.configure_model()
+        return self.model

@@ -1,0 +1,50 @@
+"""Projectors: what carries picture features into the language model's embedding space.
+
+Both are expressed by transformers' own ``LlavaMultiModalProjector`` (two linear layers and an activation), so that a
+checkpoint loads without vlsafe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+
+from vlsafe.table import Table
+
+
+@dataclass(frozen=True)
+class Projector:
+    """``activation`` between the two layers, and how they start."""
+
+    activation: str
+    initialise: Callable[[LlavaMultiModalProjector, Tensor], None]
+
+
+def _mlp(projector: LlavaMultiModalProjector, embeddings: Tensor) -> None:
+    """Starts pictures at the typical size of a word's embedding, so that neither drowns the other at step 0.
+
+    ``embeddings``: [vocabulary, width].
+    """
+    for layer in (projector.linear_1, projector.linear_2):
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        projector.linear_2.weight.mul_(embeddings.float().std().item())
+
+
+def _linear(projector: LlavaMultiModalProjector, embeddings: Tensor) -> None:
+    """One linear map: no activation, and a second layer that is the identity and stays so."""
+    _mlp(projector, embeddings)
+    nn.init.eye_(projector.linear_2.weight)
+    with torch.no_grad():
+        projector.linear_1.weight.mul_(embeddings.float().std().item())
+
+
+MLP = Projector("gelu", _mlp)
+LINEAR = Projector("linear", _linear)
+
+PROJECTORS = Table("projector", linear=LINEAR, mlp2x_gelu=MLP)

@@ -1,0 +1,127 @@
+"""A model that answers: batched greedy generation, text-only and picture prompts in one batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, ProcessorMixin
+
+from vlsafe.conversation import Conversation
+from vlsafe.data.collate import Batch, Collate
+from vlsafe.data.encoding import Encoded, Encoding
+from vlsafe.evaluation.records import Answer, Decoding
+from vlsafe.models.backbones.base import Backbone
+
+
+class ModelResponder:
+    """Answers prompts with a model of transformers (:class:`vlsafe.evaluation.records.Responder`).
+
+    Prompts are sorted by length, so that a batch pads little; a prompt that cannot be encoded or answered becomes an
+    Answer with its ``error``, and the others go on.
+
+    Args:
+        model: anything with ``generate``, on its device.
+        backbone: gives the processor and the system prompt; the renderer is the one used in training.
+        batch_size: prompts answered together.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, backbone: Backbone, batch_size: int = 16) -> None:
+        self.model = model
+        self.backbone = backbone
+        self.encoding = Encoding(backbone.processor, backbone.system_prompt)
+        self.batch_size = batch_size
+
+    def identity(self) -> dict[str, Any]:
+        dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        return {
+            "weights": weights_fingerprint(self.model),
+            "template": self.encoding.fingerprint(),
+            "system_prompt": self.backbone.system_prompt,
+            "dtype": dtype,
+        }
+
+    def respond(self, prompts: list[Conversation], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
+        order = sorted(range(len(prompts)), key=lambda i: (bool(prompts[i].images), len(prompts[i].turns[-1].text)))
+        for start in range(0, len(order), self.batch_size):
+            yield from self._batch(order[start : start + self.batch_size], prompts, decoding)
+
+    def _batch(
+        self, indices: list[int], prompts: list[Conversation], decoding: Decoding
+    ) -> Iterator[tuple[int, Answer]]:
+        encoded: dict[int, Encoded] = {}
+        for index in indices:
+            try:
+                encoded[index] = self.encoding.prompt(prompts[index])
+            except Exception as error:  # whatever it was, it is this prompt's error, never an answer
+                yield index, Answer("", finish="error", error=f"{type(error).__name__}: {error}")
+        if not encoded:
+            return
+        batch = Collate(self.backbone.processor.tokenizer.pad_token_id, "left")(list(encoded.values()))
+        try:
+            answers = generated(self.model, self.backbone.processor, batch, decoding)
+        except RuntimeError as error:  # out of memory, a kernel's complaint: these prompts failed, the run goes on
+            answers = [Answer("", finish="error", error=f"{type(error).__name__}: {error}")] * len(encoded)
+        for (index, sample), answer in zip(encoded.items(), answers, strict=True):
+            yield index, Answer(answer.text, sample.text, answer.n_tokens, answer.finish, answer.error)
+
+
+@torch.inference_mode()
+def generated(
+    model: PreTrainedModel | PeftModel, processor: ProcessorMixin, batch: Batch, decoding: Decoding = Decoding()
+) -> list[Answer]:
+    """One Answer a row of a left-padded batch."""
+    tokenizer = processor.tokenizer
+    was_training = model.training
+    model.eval()
+    try:
+        tokens: Tensor = model.generate(
+            **batch.to(next(model.parameters()).device).inputs,
+            do_sample=decoding.temperature > 0,
+            temperature=decoding.temperature or None,
+            top_p=None,
+            top_k=None,
+            max_new_tokens=decoding.max_new_tokens,
+            min_new_tokens=decoding.min_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=end_tokens(model, processor),
+            use_cache=True,
+        )
+    finally:
+        model.train(was_training)
+    answers = []
+    ends = set(end_tokens(model, processor))
+    for row in tokens[:, batch.inputs["input_ids"].shape[1] :].tolist():
+        length = next((place for place, token in enumerate(row) if token in ends), None)
+        text = tokenizer.decode(row[:length], skip_special_tokens=True).strip()
+        answers.append(
+            Answer(text, "", len(row) if length is None else length + 1, "length" if length is None else "eos")
+        )
+    return answers
+
+
+def end_tokens(model: PreTrainedModel | PeftModel, processor: ProcessorMixin) -> list[int]:
+    """Ids that end an answer: the tokenizer's, and those that the checkpoint's generation config adds."""
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return sorted({i for i in [processor.tokenizer.eos_token_id, *listed] if i is not None})
+
+
+@torch.inference_mode()
+def weights_fingerprint(model: nn.Module) -> str:
+    """sha256 over every tensor's name, shape, type, sum and a strided sample of 1,024 elements.
+
+    Reading every byte of a 7B model would take a minute an evaluation; the sum sees every element, so a retrained
+    checkpoint at the same path never repeats old answers (pitfalls N4).
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 1024)].double().cpu()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {flat.sum(dtype=torch.float64).item()!r}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()

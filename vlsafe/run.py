@@ -1,0 +1,162 @@
+"""What a run leaves behind: evaluation before and after, exported model, report, and a way to go on after Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+from rich.console import Console
+
+from vlsafe.data.datamodule import ConversationData
+from vlsafe.environment import describe
+from vlsafe.errors import ConfigError
+from vlsafe.evaluation.benchmarks.base import Benchmark
+from vlsafe.evaluation.judges import judge_named
+from vlsafe.evaluation.records import Decoding
+from vlsafe.evaluation.report import terminal_table, write_report
+from vlsafe.evaluation.stages import evaluate
+from vlsafe.models.export import export_adapter, export_model
+from vlsafe.models.module import SafetyFineTuning
+from vlsafe.models.responder import ModelResponder
+from vlsafe.run_report import gathered, model_card
+
+
+class EvaluationPlan:
+    """What a run measures, before and after.
+
+    Args:
+        benchmarks: what to ask; harm-side ones need a benign-side one beside them. None measures nothing.
+        judge: who decides, by name: ``keyword:vlsafe``, ``keyword:vlguard``, ...
+        max_new_tokens: length limit of an answer.
+        batch_size: prompts answered together.
+    """
+
+    def __init__(
+        self,
+        benchmarks: list[Benchmark] | None = None,
+        judge: str = "keyword:vlsafe",
+        max_new_tokens: int = 256,
+        batch_size: int = 16,
+    ) -> None:
+        self.benchmarks = benchmarks or []
+        self.judge = judge_named(judge)
+        self.decoding = Decoding(max_new_tokens=max_new_tokens)
+        self.batch_size = batch_size
+
+    def run(self, module: SafetyFineTuning, out: Path) -> None:
+        """All four stages into ``out``; what is there already is not asked again."""
+        assert module.model is not None
+        responder = ModelResponder(module.model, module.backbone, self.batch_size)
+        evaluate(self.benchmarks, responder, self.judge, self.decoding, out)
+
+
+class RunRecorder(Checkpoint):
+    """Fills the run directory. It is one of Lightning's Checkpoint callbacks only so that it runs after the others:
+    the last checkpoint is written before the adapter is merged away.
+    """
+
+    def __init__(self, directory: Path, plan: EvaluationPlan) -> None:
+        self.directory = directory
+        self.plan = plan
+        self.phases: dict[str, float] = {}
+        self._interrupted = False
+        self._previous_handler: Any = None
+        self._train_began = 0.0
+
+    # --- phases ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        Console(stderr=True).rule(name, align="left")
+        began = time.perf_counter()
+        yield
+        self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if trainer.is_global_zero:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            environment = json.dumps(describe(), indent=2)
+            (self.directory / "environment.json").write_text(environment + "\n", encoding="utf-8")
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
+        before = self.directory / "evaluation" / "before"
+        if trainer.ckpt_path is None and self.plan.benchmarks and trainer.is_global_zero:
+            with self.phase("evaluate before"):
+                self.plan.run(pl_module, before)
+        trainer.strategy.barrier()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._train_began = time.perf_counter()
+        self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
+        signal.signal(signal.SIGINT, self._previous_handler)
+        self.phases["train"] = time.perf_counter() - self._train_began
+        if self._interrupted or trainer.fast_dev_run or not trainer.is_global_zero:
+            return
+        trainer.progress_bar_callback.teardown(trainer, pl_module, "fit")  # its live display would hide the next one
+        for logger in trainer.loggers:
+            logger.save()
+        with self.phase("export"):
+            export_adapter(pl_module, self.directory / "adapter")
+            export_model(pl_module, self.directory / "model", model_card(self.directory, trainer.datamodule))
+        if self.plan.benchmarks:
+            with self.phase("evaluate after"):
+                self.plan.run(pl_module, self.directory / "evaluation" / "after")
+            self._report(trainer.datamodule, pl_module)
+
+    def _report(self, data: ConversationData, module: SafetyFineTuning) -> None:
+        report = gathered(self.directory, data, module, self.phases)
+        page = write_report(report, self.directory)
+        Console().print(terminal_table(report))
+        print(f"report: {page}")
+
+    # --- test and predict -------------------------------------------------------------------------------------------
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
+        if self.plan.benchmarks and trainer.is_global_zero:
+            with self.phase("evaluate"):
+                self.plan.run(pl_module, self.directory / "evaluation" / "test")
+
+    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        (self.directory / "predictions.jsonl").unlink(missing_ok=True)
+
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: list[str], batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        with (self.directory / "predictions.jsonl").open("a", encoding="utf-8") as file:
+            for identity, text in zip(batch.ids, outputs, strict=True):
+                file.write(json.dumps({"id": identity, "text": text}, ensure_ascii=False) + "\n")
+
+    # --- Ctrl-C -------------------------------------------------------------------------------------------------------
+
+    def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
+        """First Ctrl-C: finish the optimizer step, then save. Second: stop at once."""
+        if self._interrupted:
+            signal.signal(signal.SIGINT, self._previous_handler)
+            raise KeyboardInterrupt
+        self._interrupted = True
+        print("\nstopping after this step; press Ctrl-C again to stop at once", flush=True)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if self._interrupted and not trainer.fit_loop._should_accumulate():
+            path = self.directory / "checkpoints" / "interrupted.ckpt"
+            trainer.save_checkpoint(path)
+            raise Interrupted(
+                f"stopped at step {trainer.global_step}. Go on with:\n"
+                f"  python -m vlsafe fit --config {self.directory / 'config.yaml'} --ckpt_path {path}"
+            )
+
+
+class Interrupted(ConfigError):
+    """The user stopped the run; the message says how to go on."""
+
+    exit_status = 130

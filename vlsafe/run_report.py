@@ -1,0 +1,96 @@
+"""Gathers what a run left behind into the report's dictionary, and writes the exported model's card."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vlsafe import __version__
+from vlsafe.data.datamodule import ConversationData
+from vlsafe.environment import describe
+from vlsafe.evaluation.compare import compare
+from vlsafe.evaluation.folder import metric_row, read_folder
+from vlsafe.evaluation.report import curves_from_csv, examples
+from vlsafe.evaluation.scoring import directions, score
+from vlsafe.models.module import SafetyFineTuning
+
+
+def gathered(
+    directory: Path, data: ConversationData, module: SafetyFineTuning, phases: dict[str, float]
+) -> dict[str, Any]:
+    """The report of a finished run, from its directory. Without an evaluation before it shows one side only."""
+    before, after = directory / "evaluation" / "before", directory / "evaluation" / "after"
+    paired = (before / "metrics.json").exists()
+    last = read_folder(after)
+    first = read_folder(before) if paired else None
+    if paired:
+        metrics = compare(before, after)
+    else:
+        scored = score(last.items, last.responses, last.verdicts, last.benchmarks)
+        metrics = {name: {"after": metric_row(metric)} for name, metric in scored.items()}
+    return {
+        "title": directory.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "judge": last.judge,
+        "metrics": metrics,
+        "directions": directions(last.items, list(metrics), last.benchmarks),
+        "trained": module.trained,
+        "data": data_row(data, module.seen),
+        "phases": [{"name": name, "seconds": seconds} for name, seconds in phases.items()],
+        "curves": curves_from_csv(directory / "metrics.csv"),
+        "examples": examples(
+            last.items,
+            first.responses if first else [],
+            last.responses,
+            first.verdicts if first else [],
+            last.verdicts,
+        ),
+        "environment": versions(),
+        "notes": [] if paired else ["This run was resumed before its first evaluation was complete: no before side."],
+    }
+
+
+def data_row(data: ConversationData, seen: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """What was really trained on, by part: samples and supervised tokens as counted in training."""
+    mixture = data.open()
+    parts = [
+        {
+            "name": name,
+            "source": part.source
+            if isinstance(part.source, str)
+            else f"{part.source.get('kind')}:{part.source.get('path')}",
+            "share": mixture.shares[name],
+            **seen.get(name, {"samples": 0, "supervised_tokens": 0}),
+        }
+        for name, part in data.parts.items()
+    ]
+    return {"samples": sum(part["samples"] for part in parts), "parts": parts}
+
+
+def versions() -> dict[str, str]:
+    """Versions and devices of :func:`vlsafe.environment.describe`, flat and readable."""
+    facts = describe()
+    flat = {name: str(value) for name, value in facts.items() if isinstance(value, str | int | float)}
+    return flat | {name: str(value) for name, value in facts.get("packages", {}).items() if value}
+
+
+def model_card(directory: Path, data: ConversationData) -> str:
+    """README.md of the exported model: how it was made and what to look at before it is used."""
+    parts = "\n".join(f"| {name} | {count} |" for name, count in data.open().counts().items())
+    return f"""---
+library_name: transformers
+pipeline_tag: image-text-to-text
+tags: [vlsafe, safety]
+---
+# {directory.name}
+
+Safety fine-tuned with vlsafe {__version__}. The recipe is `config.yaml` of its run, the measured effect `report.html`
+there: attack success and over-refusal before and after, with intervals.
+
+| part of the data | samples an epoch |
+|---|---|
+{parts}
+
+The licences of the base model and of each part of the data hold for this model too.
+"""
