@@ -15,12 +15,12 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from rich.console import Console
 
+from vlsafe.answering import Decoding
 from vlsafe.data.datamodule import ConversationData
 from vlsafe.environment import describe
 from vlsafe.errors import ConfigError
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.judges import judge_named
-from vlsafe.evaluation.records import Decoding
 from vlsafe.evaluation.report import terminal_table, write_report
 from vlsafe.evaluation.stages import evaluate
 from vlsafe.models.export import export_adapter, export_model

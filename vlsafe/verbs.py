@@ -61,7 +61,7 @@ VERBS: dict[str, Verb] = {
     "export": Verb(
         "write a checkpoint as a Hugging Face directory",
         "checkpoint -> model directory",
-        "vlsafe.models.export:main",
+        "vlsafe.export:main",
     ),
     "doctor": Verb(
         "versions, devices, attention backend, and what is missing",

@@ -8,9 +8,10 @@ from typing import Any
 
 from PIL import Image
 
+from vlsafe.answering import Answer, Decoding
 from vlsafe.conversation import Conversation, ImageRef
 from vlsafe.evaluation.benchmarks.base import Benchmark
-from vlsafe.evaluation.records import Answer, Decoding, Item, Side
+from vlsafe.evaluation.records import Item, Side
 
 REFUSAL = "I'm sorry, but I cannot help with that."
 ANSWER = "Here is how to do it: first, open the lid."

@@ -8,10 +8,10 @@ import pytest
 from fakes import REFUSAL, FakeResponder, Toy
 from PIL import Image
 
+from vlsafe.answering import Answer, Decoding
 from vlsafe.errors import DataError
 from vlsafe.evaluation.compare import compare, paired
 from vlsafe.evaluation.judges import judge_named
-from vlsafe.evaluation.records import Answer, Decoding
 from vlsafe.evaluation.stages import evaluate
 
 JUDGE = judge_named("keyword:vlsafe")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from fakes import REFUSAL, FakeResponder, Toy
 
+from vlsafe.answering import Decoding
 from vlsafe.errors import ConfigError, DataError, VlsafeError
 from vlsafe.evaluation.commands import judge_main, score_main
 from vlsafe.evaluation.judges import judge_named
-from vlsafe.evaluation.records import Decoding
 from vlsafe.evaluation.stages import evaluate
 
 

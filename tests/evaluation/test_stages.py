@@ -10,10 +10,11 @@ import pytest
 from fakes import ANSWER, REFUSAL, FakeResponder, Toy
 from PIL import Image
 
+from vlsafe.answering import Answer, Decoding
 from vlsafe.errors import ConfigError, DataError, VlsafeError
 from vlsafe.evaluation.folder import read_folder
 from vlsafe.evaluation.judges import judge_named
-from vlsafe.evaluation.records import Answer, Decoding, Item, Metric, Response, Verdict, read_jsonl
+from vlsafe.evaluation.records import Item, Metric, Response, Verdict, read_jsonl
 from vlsafe.evaluation.scoring import benchmark_classes, score
 from vlsafe.evaluation.stages import evaluate, generate, judge_responses, write_items
 

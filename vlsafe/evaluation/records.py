@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from vlsafe.conversation import Conversation, ImageRef, Turn
 from vlsafe.errors import DataError, VlsafeError
@@ -48,37 +48,6 @@ class Item:
         """The Conversation a responder is asked: the picture, if any, before the question."""
         content = (self.question,) if self.image is None else (self.image, self.question)
         return Conversation(self.id, self.benchmark, (Turn("user", content),))
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How answers are generated. Greedy unless ``temperature`` is above 0."""
-
-    max_new_tokens: int = 256
-    min_new_tokens: int = 1
-    temperature: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a responder returns for one prompt. ``error`` is set instead of ``text`` when generation failed."""
-
-    text: str
-    prompt: str = ""
-    n_tokens: int = 0
-    finish: Literal["eos", "length", "error"] = "eos"
-    error: str = ""
-
-
-class Responder(Protocol):
-    """Anything that answers prompts: a module in training, a checkpoint, a server."""
-
-    def identity(self) -> dict[str, Any]:
-        """Everything but the prompt and the decoding that determines an answer: weights hash, template hash,
-        system prompt, precision. JSON-serialisable; hashed into every response key."""
-
-    def respond(self, prompts: list[Conversation], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
-        """Yield ``(index into prompts, Answer)`` as answers become ready, in any order, each index once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,25 +16,14 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import Progress
 
+from vlsafe.answering import Answer, Decoding, Responder
 from vlsafe.conversation import ImageRef
 from vlsafe.data.images import image_bytes
 from vlsafe.errors import DataError, VlsafeError
 from vlsafe.evaluation.benchmarks.base import Benchmark, check_unique
 from vlsafe.evaluation.folder import verdicts_path, write_manifest, write_metrics
 from vlsafe.evaluation.judges.base import Judge, item_of
-from vlsafe.evaluation.records import (
-    Answer,
-    Decoding,
-    Item,
-    Metric,
-    Responder,
-    Response,
-    Verdict,
-    append_jsonl,
-    read_jsonl,
-    to_json,
-    write_text,
-)
+from vlsafe.evaluation.records import Item, Metric, Response, Verdict, append_jsonl, read_jsonl, to_json, write_text
 from vlsafe.evaluation.scoring import benchmark_classes, check_errors, check_sides, score
 
 R = TypeVar("R", Response, Verdict)

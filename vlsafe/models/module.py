@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedModel
 
+from vlsafe.answering import Decoding
 from vlsafe.data.collate import Batch
 from vlsafe.errors import ConfigError, VlsafeError
 from vlsafe.models.adaptation import Components, adapt, parameter_groups, summary, summary_table
 from vlsafe.models.backbones.base import Backbone, Component
+from vlsafe.models.responder import generated
 from vlsafe.models.schedule import Shape, optimizer_steps, scheduled
 from vlsafe.objectives.base import LossSums, Objective
 from vlsafe.objectives.sft import SFT
@@ -166,9 +168,7 @@ class SafetyFineTuning(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
         """One answer a prompt, greedy."""
-        from vlsafe.models.responder import generated
-
-        return [answer.text for answer in generated(self._tuned(), self.backbone.processor, batch)]
+        return [answer.text for answer in generated(self._tuned(), self.backbone.processor, batch, Decoding())]
 
     # --- checkpoints hold what trains -----------------------------------------------------------------------------
 

@@ -11,10 +11,10 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
+from vlsafe.answering import Answer, Decoding
 from vlsafe.conversation import Conversation
 from vlsafe.data.collate import Batch, Collate
 from vlsafe.data.encoding import Encoded, Encoding
-from vlsafe.evaluation.records import Answer, Decoding
 from vlsafe.models.backbones.base import Backbone
 
 
@@ -72,7 +72,7 @@ class ModelResponder:
 
 @torch.inference_mode()
 def generated(
-    model: PreTrainedModel | PeftModel, processor: ProcessorMixin, batch: Batch, decoding: Decoding = Decoding()
+    model: PreTrainedModel | PeftModel, processor: ProcessorMixin, batch: Batch, decoding: Decoding
 ) -> list[Answer]:
     """One Answer a row of a left-padded batch."""
     tokenizer = processor.tokenizer

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from vlsafe.data.sources import SOURCES, open_source, parse_spec
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.fetch import locate
+from vlsafe.fetch.paths import use_cache
 
 ROW = {
     "id": "a",
@@ -72,7 +73,11 @@ def test_a_path_in_the_cache(tmp_path: Path, write: Callable, monkeypatch: pytes
     write("drawn-safety/train.json", [VLGUARD_ROW])
     assert len(open_source("alpaca:cache:drawn-safety/deep/text.json")) == 1
     spec = {"kind": "vlguard", "path": "cache:drawn-safety", "check_images": False}
-    assert len(open_source(spec, cache=tmp_path / "mine")) == 1
+    use_cache(tmp_path / "mine")
+    try:
+        assert len(open_source(spec)) == 1
+    finally:
+        use_cache(None)
     assert asked == [("drawn-safety", None), ("drawn-safety", tmp_path / "mine")]
 
 

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from vlsafe.data.sources.base import Source
 from vlsafe.errors import ConfigError
+from vlsafe.fetch.paths import resolved
 from vlsafe.table import Table
 
 SOURCES = Table(
@@ -21,18 +22,15 @@ SOURCES = Table(
     vlguard="vlsafe.data.sources.vlguard:VLGuardSource",
 )
 
-CACHE = "cache:"
-
 __all__ = ["SOURCES", "Source", "open_source", "parse_spec"]
 
 
-def open_source(spec: str | Mapping[str, Any], cache: Path | None = None) -> Source:
+def open_source(spec: str | Mapping[str, Any]) -> Source:
     """Open a source named ``kind:path[#split]``, or described as ``{kind: ..., path: ..., **options}`` with the
     options of its class.
 
     A path may begin with ``cache:``, the name of a fetched asset, and a path inside of it:
-    ``vlguard:cache:drawn-safety#train``, ``alpaca:cache:drawn-safety/instructions_train.json``. ``cache`` is the
-    folder of fetched assets where it is not the default one.
+    ``vlguard:cache:drawn-safety#train``, ``alpaca:cache:drawn-safety/instructions_train.json``.
     Raises ConfigError for an unknown kind, a missing path or an option that the kind does not take, DataError for data
     that cannot be used.
     """
@@ -42,7 +40,7 @@ def open_source(spec: str | Mapping[str, Any], cache: Path | None = None) -> Sou
     kind = str(options.pop("kind"))
     source = SOURCES[kind]
     checked = _checked_options(kind, source, options)
-    paths = {key: _resolved(value, cache) for key, value in checked.items() if isinstance(value, Path)}
+    paths = {key: Path(resolved(str(value))) for key, value in checked.items() if isinstance(value, Path)}
     return source(**checked | paths)
 
 
@@ -74,12 +72,3 @@ def _checked_options(kind: str, source: type[Source], options: Mapping[str, Any]
         return parser.parse_object(dict(options)).as_dict()
     except ArgumentError as error:
         raise ConfigError(f"source of kind {kind!r}: {error}") from error
-
-
-def _resolved(path: Path, cache: Path | None) -> Path:
-    if not str(path).startswith(CACHE):
-        return path
-    from vlsafe.fetch.locate import located  # only sources in the cache need to know where it is
-
-    name, _, inside = str(path).removeprefix(CACHE).partition("/")
-    return located(name, cache) / inside

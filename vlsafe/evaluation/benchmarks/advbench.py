@@ -7,6 +7,7 @@ from pathlib import Path
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.benchmarks.files import read_csv
 from vlsafe.evaluation.records import Item
+from vlsafe.fetch.paths import resolved
 
 
 class AdvBench(Benchmark):
@@ -14,7 +15,7 @@ class AdvBench(Benchmark):
 
     def __init__(self, path: str | Path, limit: int | None = None, name: str = "advbench", seed: int = 0) -> None:
         super().__init__(name, limit, seed)
-        self.path = Path(path)
+        self.path = Path(resolved(str(path)))
 
     def load(self) -> list[Item]:
         rows = read_csv(self.path, ("goal", "target"), "python -m vlsafe fetch advbench")

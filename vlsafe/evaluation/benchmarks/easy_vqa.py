@@ -12,6 +12,7 @@ from vlsafe.data.sources.easy_vqa import ANSWERS, KINDS, EasyVQASource, Split
 from vlsafe.evaluation.benchmarks.base import Benchmark, Outcomes
 from vlsafe.evaluation.benchmarks.files import require
 from vlsafe.evaluation.records import Item, Response, Verdict
+from vlsafe.fetch.paths import resolved
 
 
 class EasyVQA(Benchmark):
@@ -31,7 +32,7 @@ class EasyVQA(Benchmark):
         seed: int = 0,
     ) -> None:
         super().__init__(name, limit, seed)
-        self.path = Path(path)
+        self.path = Path(resolved(str(path)))
         self.split = split
 
     def load(self) -> list[Item]:

@@ -8,6 +8,7 @@ from vlsafe.data.sources.vlguard import Pair, Split, VLGuardRecord, read_records
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.benchmarks.files import require
 from vlsafe.evaluation.records import Item
+from vlsafe.fetch.paths import resolved
 
 
 class VLGuard(Benchmark):
@@ -26,7 +27,7 @@ class VLGuard(Benchmark):
         seed: int = 0,
     ) -> None:
         super().__init__(name, limit, seed)
-        self.path = Path(path)
+        self.path = Path(resolved(str(path)))
         self.split = split
 
     def load(self) -> list[Item]:

@@ -1,0 +1,99 @@
+"""``evaluate``: measure a model on benchmarks, by the same four stages as the evaluation inside a run."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
+
+from vlsafe.answering import Decoding
+from vlsafe.data.chat import TEMPLATES
+from vlsafe.errors import ConfigError
+from vlsafe.evaluation.benchmarks import BENCHMARKS
+from vlsafe.evaluation.benchmarks.base import Benchmark
+from vlsafe.evaluation.folder import metric_row, read_folder
+from vlsafe.evaluation.judges import judge_named
+from vlsafe.evaluation.report import examples, terminal_table, write_report
+from vlsafe.evaluation.scoring import directions, score
+from vlsafe.evaluation.stages import evaluate
+from vlsafe.models.backbones.pretrained import PretrainedVLLM
+from vlsafe.models.responder import ModelResponder
+from vlsafe.run_report import versions
+
+SUITES = {
+    # what fits a laptop: drawn pictures, their text-only sets, and simple questions on shapes
+    "quick": [
+        "vlguard=cache:drawn-safety",
+        "advbench=cache:drawn-safety/text_harm_test.csv",
+        "xstest=cache:drawn-safety/trick_test.csv",
+        "easy_vqa=cache:easy-vqa",
+    ],
+    "text": ["advbench=cache:advbench/harmful_behaviors.csv", "xstest=cache:xstest/xstest_prompts.csv"],
+}
+
+
+def main(argv: list[str]) -> int:
+    options = _parser().parse_args(argv)
+    disable_progress_bar()
+    specs = options.benchmarks.split(",") if options.benchmarks else SUITES[options.suite]
+    benchmarks = [benchmark(spec, options.data, options.limit) for spec in specs]
+    backbone = PretrainedVLLM(options.model, template=options.template, dtype=options.dtype)
+    model = backbone.load_model().to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    responder = ModelResponder(model, backbone, options.batch_size)
+    out = Path(options.out)
+    evaluate(benchmarks, responder, judge_named(options.judge), Decoding(options.max_new_tokens), out)
+    report(out, str(options.model))
+    return 0
+
+
+def report(folder: Path, title: str) -> None:
+    """``report.json`` and ``report.html`` of one evaluation, and its table on standard output."""
+    kept = read_folder(folder)
+    metrics = score(kept.items, kept.responses, kept.verdicts, kept.benchmarks)
+    content = {
+        "title": title,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "judge": kept.judge,
+        "metrics": {name: {"after": metric_row(metric)} for name, metric in metrics.items()},
+        "directions": directions(kept.items, list(metrics), kept.benchmarks),
+        "examples": examples(kept.items, [], kept.responses, [], kept.verdicts),
+        "environment": versions(),
+    }
+    page = write_report(content, folder)
+    Console().print(terminal_table(content))
+    print(f"report: {page}")
+
+
+def benchmark(spec: str, data: str | None, limit: int | None) -> Benchmark:
+    """``NAME=PATH``, or ``NAME`` with its data at ``DATA/NAME``."""
+    name, _, path = spec.partition("=")
+    kind = BENCHMARKS[name]
+    if not path and data is None:
+        raise ConfigError(f"benchmark {name!r}: say where its data is, --benchmarks {name}=PATH or --data DIR")
+    made: Benchmark = kind(path=path or str(Path(data or "") / name), limit=limit)
+    return made
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vlsafe evaluate",
+        description="Reads a model and benchmarks. Writes items.jsonl, responses.jsonl, verdicts.<judge>.jsonl, "
+        "metrics.json, report.json and report.html into OUT; run again, it does only what is missing.",
+    )
+    parser.add_argument("--model", required=True, help="Hugging Face directory, hub name or cache:NAME")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--suite", choices=sorted(SUITES))
+    what.add_argument("--benchmarks", help=f"NAME=PATH or NAME, separated by commas; names: {', '.join(BENCHMARKS)}")
+    parser.add_argument("--out", required=True, help="folder of this evaluation")
+    parser.add_argument("--data", help="folder that holds each benchmark's data under its name")
+    parser.add_argument("--judge", default="keyword:vlsafe")
+    parser.add_argument("--limit", type=int, help="items of each variant, drawn by seed")
+    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--template", choices=TEMPLATES.names(), help="chat template; default: the checkpoint's own")
+    return parser
