@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m vlsafe doctor",
+        prog="vlsafe doctor",
         description="Reads: this machine and the cache of fetched assets. Writes: a table on standard output. "
         "Exit status 1 when something needed is missing.",
         allow_abbrev=False,
