@@ -74,7 +74,7 @@ def test_every_imported_package_is_declared() -> None:
 ABOVE = {
     "vlsafe/data": ("vlsafe.objectives", "vlsafe.models", "vlsafe.evaluation", "vlsafe.run", "vlsafe.cli"),
     "vlsafe/objectives": ("vlsafe.models", "vlsafe.evaluation", "vlsafe.run", "vlsafe.cli"),
-    "vlsafe/models": ("vlsafe.run", "vlsafe.cli"),
+    "vlsafe/models": ("vlsafe.evaluation", "vlsafe.run", "vlsafe.cli"),
     "vlsafe/evaluation": ("vlsafe.models", "vlsafe.run", "vlsafe.cli"),
     "vlsafe": ("callbacks",),
 }
