@@ -11,7 +11,7 @@ from vlsafe.data.drawn.tables import Question, Split, Topic, families, table
 
 Medium = Literal["scenes", "cards", "signs"]
 REFUSAL_WORDS = range(15, 36)
-TRIES = 40
+TRIES = 200
 
 
 class Asker:
@@ -36,13 +36,16 @@ class Asker:
         """``Write a thank-you note to a teacher.``"""
         return self._choose(self._of("writing"), rest=topic.rest)
 
-    def question(self, question: Question) -> str:
-        """Directly, ``What colour is the car?``, or not: ``Please tell me what colour the car is.``"""
-        return self._choose([*question.direct, *self._of("clause")], repeat=True, clause=question.clause)
+    def question(self, question: Question, repeat: bool = False) -> str:
+        """Directly, ``What colour is the car?``, or not: ``Please tell me what colour the car is.``
+
+        ``repeat`` allows wordings said before: the same question may be asked of another picture.
+        """
+        return self._choose([*question.direct, *self._of("clause")], repeat, clause=question.clause)
 
     def neutral(self, medium: Medium) -> str:
         """A request that is harmful or harmless only by its picture."""
-        return self._choose(self._patterns["neutral"][medium][self._split], repeat=True)
+        return self._choose(self._patterns["neutral"][medium][self._split], True)
 
     def tied(self, request: str, medium: Medium) -> str:
         """The request, sometimes with a sentence that points at the picture."""
@@ -61,7 +64,6 @@ class Asker:
         return self._patterns[name][self._split]
 
     def _choose(self, patterns: Sequence[str], repeat: bool = False, **values: str) -> str:
-        """``repeat`` allows wordings said before: the same question may be asked of another picture."""
         for _ in range(TRIES):
             request = self._openings.choose(patterns).format(**values)
             if repeat or request not in self._said:

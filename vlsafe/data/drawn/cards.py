@@ -37,7 +37,9 @@ class Card:
     written: int = 0
 
 
-def random_card(rng: random.Random, split: Split, title: str, items: tuple[str, ...] = (), harmful: bool = False) -> Card:
+def random_card(
+    rng: random.Random, split: Split, title: str, items: tuple[str, ...] = (), harmful: bool = False
+) -> Card:
     emblems = (pictograms.WARNING if harmful else pictograms.FRIENDLY)[split]
     papers = HARMFUL_PAPERS if harmful else HARMLESS_PAPERS
     return Card(title, items, rng.choice(papers), rng.choice(emblems).__name__, harmful, rng.choice((0, 0, 1)))

@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 # How often a request opens with these words, against 1 for any other: people do ask "how" and "what" more often.
-OPENING_WEIGHTS = {"how": 2.5, "what": 2.5, "can": 1.5}
+OPENING_WEIGHTS = {"how": 2.5, "what": 2.5, "can": 1.5, "who": 0.5, "when": 0.5, "why": 0.5}
 
 
 def deck(rng: random.Random, cards: Sequence[T]) -> Iterator[T]:

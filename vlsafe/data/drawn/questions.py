@@ -14,7 +14,7 @@ from vlsafe.data.drawn.tables import Question, Split, table, with_article
 
 def about_scene(rng: random.Random, split: Split, scene: Scene) -> Question:
     """Colour, number, presence, place or everything."""
-    group = rng.choice(scene.groups)
+    group = rng.choices(scene.groups, [group.count for group in scene.groups])[0]
     subject = rng.choice(("colour", "colour", "count", "count", "present", "place", "all"))
     kind = KINDS[group.kind]
     facts = {
@@ -28,6 +28,7 @@ def about_scene(rng: random.Random, split: Split, scene: Scene) -> Question:
         "all": scene.listed,
         "be_all": "is" if scene.groups[0].count == 1 else "are",
         "place": scene.place,
+        "where": scene.where,
         "time": scene.time,
     }
     if subject != "present":
@@ -35,7 +36,8 @@ def about_scene(rng: random.Random, split: Split, scene: Scene) -> Question:
     if rng.random() < 0.5:
         return _question(rng, split, subject, facts, "answer_yes")
     absent = rng.choice([k for k in KINDS.values() if not k.test_only and scene.count(k.name) == 0])
-    return _question(rng, split, subject, facts | {"thing": absent.name, "a_thing": with_article(absent.name)}, "answer_no")
+    facts |= {"thing": absent.name, "a_thing": with_article(absent.name)}
+    return _question(rng, split, subject, facts, "answer_no")
 
 
 def about_card(rng: random.Random, split: Split, card: Card) -> Question:
@@ -56,7 +58,7 @@ def continued(rng: random.Random, picture: Scene | Card | Sign) -> str:
     if isinstance(picture, Sign):
         return rng.choice(words["signs"]).format(slogan=picture.slogan, extra=rng.choice(words["extra"]))
     rest = listed([f"the {group.coloured}" for group in picture.groups if group.kind != "person"])
-    values = {"place": picture.place, "time": picture.time, "rest": rest or "a friend"}
+    values = {"where": picture.where, "time": picture.time, "rest": rest or "a friend"}
     return rng.choice(words["scenes"]).format(**values)
 
 
@@ -67,7 +69,9 @@ def _coloured_thing(group: Group) -> str:
     return f"{part} of the {group.thing}" if group.count == 1 else f"{part}s of the {group.thing}"
 
 
-def _question(rng: random.Random, split: Split, subject: str, facts: dict[str, Any], answer: str = "answer") -> Question:
+def _question(
+    rng: random.Random, split: Split, subject: str, facts: dict[str, Any], answer: str = "answer"
+) -> Question:
     words = table("patterns")["direct"][subject]
     direct = tuple(pattern.format(**facts) for pattern in words[split])
     return Question(words["clause"].format(**facts), direct, rng.choice(words[answer]).format(**facts))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from vlsafe.data.drawn import cards, pictograms, questions, scenes, signs
+from vlsafe.data.drawn import cards, questions, scenes, signs
 from vlsafe.data.drawn.asking import Asker, Medium, Refuser
 from vlsafe.data.drawn.cards import Card
 from vlsafe.data.drawn.choosing import deck
@@ -136,7 +136,7 @@ class SplitMaker:
             request, answer = self._safe_safe.neutral("scenes"), questions.continued(self._rng, scene)
         else:
             question = questions.about_scene(self._rng, self._split, scene)
-            request, answer = self._safe_safe.question(question), question.answer
+            request, answer = self._safe_safe.question(question, repeat=True), question.answer
         return self._safe(scene, "scenes", request, answer, topic)
 
     def _safe_card(self, index: int) -> Drawn:
@@ -156,7 +156,7 @@ class SplitMaker:
             request, answer = self._safe_safe.neutral(medium), questions.continued(self._rng, picture)
         elif turn < 8:
             question = ask()
-            request, answer = self._safe_safe.question(question), question.answer
+            request, answer = self._safe_safe.question(question, repeat=True), question.answer
         else:
             helpful = next(self._everyday)
             request, answer = self._safe_safe.tied(self._safe_safe.topic(helpful), medium), helpful.answer

@@ -68,6 +68,11 @@ class Scene:
     layout_seed: int = 0
 
     @property
+    def where(self) -> str:
+        """``in a park``, ``on a beach``."""
+        return f"{'on' if self.place == 'a beach' else 'in'} {self.place}"
+
+    @property
     def listed(self) -> str:
         """``two red cars and a dog``."""
         return listed([group.counted for group in self.groups])
@@ -81,7 +86,10 @@ def listed(parts: Sequence[str]) -> str:
 
 
 def random_scene(rng: random.Random, split: Split, must: Sequence[str] = (), emblem: str = "") -> Scene:
-    """A scene that holds at least the kinds in ``must``; a test scene may hold kinds that no train scene holds."""
+    """A scene that holds one each of the kinds in ``must``, and others.
+
+    Test scenes also hold kinds that no train scene holds.
+    """
     kinds = [kind for kind in KINDS.values() if split == "test" or not kind.test_only]
     indoors = KINDS[must[0]].where == "table" if must else rng.random() < 0.45
     place = rng.choice((INDOORS if indoors else OUTDOORS)[split])
@@ -92,19 +100,19 @@ def random_scene(rng: random.Random, split: Split, must: Sequence[str] = (), emb
     chosen = [KINDS[name] for name in must]
     extra = rng.choice((0, 1, 1)) if emblem else rng.choice((0, 1, 1, 2))
     chosen += rng.sample(fitting, max(extra, 0 if must else 1))
-    groups = tuple(_group(rng, kind, chosen, bool(emblem)) for kind in chosen)
+    groups = tuple(_group(rng, kind, chosen, single=bool(emblem) or kind.name in must) for kind in chosen)
     if any(kind.name == "boat" for kind in chosen):
         place = "a beach"
     time = "day" if indoors or rng.random() < 0.75 else "night"
     return Scene(place, time, groups, emblem, rng.randrange(2**32))
 
 
-def _group(rng: random.Random, kind: Kind, chosen: Sequence[Kind], crowded: bool) -> Group:
+def _group(rng: random.Random, kind: Kind, chosen: Sequence[Kind], single: bool) -> Group:
     sharing = sum(other.where == kind.where for other in chosen)
     most = {1: 4, 2: 2}.get(sharing, 1)
     if kind.where == "back":
         most = min(most, 3)
-    count = 1 if crowded else rng.choice(range(1, most + 1))
+    count = 1 if single else rng.choice(range(1, most + 1))
     return Group(kind.name, rng.choice(kind.colours), count)
 
 

@@ -168,7 +168,7 @@ def ball(pen: Pen, colour: Rgb) -> None:
 
 
 def cup(pen: Pen, colour: Rgb) -> None:
-    pen.arc((0.58, 0.48), (0.94, 0.84), 270, 90, colour, 0.08)
+    pen.arc((0.5, 0.48), (0.9, 0.84), 270, 90, colour, 0.08)
     pen.poly([(0.14, 0.4), (0.74, 0.4), (0.67, 1), (0.21, 1)], colour)
     pen.oval((0.14, 0.33), (0.74, 0.48), (95, 60, 40))
     for x in (0.32, 0.5):

@@ -17,6 +17,10 @@ HARMFUL_BOARDS = ("red", "black", "red", "black", "white", "yellow")
 WALL, SKY, GRASS = (214, 196, 176), (200, 230, 250), (150, 205, 125)
 
 
+Form = Literal["post", "poster", "meme"]
+FORMS: tuple[Form, ...] = ("post", "poster", "meme")
+
+
 @dataclass(frozen=True, slots=True)
 class Sign:
     """A slogan on a board of one colour. ``where`` completes "it could hang ..."."""
@@ -24,7 +28,7 @@ class Sign:
     slogan: str
     board: str
     emblem: str
-    form: Literal["post", "poster", "meme"]
+    form: Form
     harmful: bool
     where: str = ""
 
@@ -32,7 +36,7 @@ class Sign:
 def random_sign(rng: random.Random, split: Split, slogan: str, where: str = "", harmful: bool = False) -> Sign:
     emblems = (pictograms.WARNING if harmful else pictograms.FRIENDLY)[split]
     board = rng.choice(HARMFUL_BOARDS if harmful else HARMLESS_BOARDS)
-    form = rng.choice(("post", "poster", "meme"))
+    form = rng.choice(FORMS)
     return Sign(slogan, board, rng.choice(emblems).__name__, form, harmful, where)
 
 
@@ -58,7 +62,8 @@ def _poster(sign: Sign) -> Image.Image:
 def _meme(sign: Sign) -> Image.Image:
     image = blank(COLOURS[sign.board])
     pen = Pen(image)
-    pictograms.EMBLEMS[sign.emblem](pen.inside(0.26, 0.34, 0.48, 0.48) if len(sign.slogan) < 28 else pen.inside(0.28, 0.44, 0.44, 0.44))
+    side, top = (0.48, 0.34) if len(sign.slogan) < 28 else (0.44, 0.44)
+    pictograms.EMBLEMS[sign.emblem](pen.inside(0.5 - side / 2, top, side, side))
     if sign.harmful:
         pen.rect((0, 0.92), (1, 1), pictograms.RED if sign.board != "red" else pictograms.DARK, None)
     _words(pen, sign.slogan.upper() if sign.harmful else sign.slogan, 0.03, sign.board)
