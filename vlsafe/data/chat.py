@@ -2,8 +2,8 @@
 
 Labels come from the chat template itself: the conversation is rendered once with its real answers and once with a
 sentinel in the place of each. What stands around the sentinels is the template's own text, so the answers' character
-spans follow without tokenising any piece on its own (pitfalls A1). An answer's span includes the end-of-turn token
-after it, or the model would never learn to stop (A3).
+spans follow without tokenising any piece on its own (pitfalls A1). An answer's span starts where a prompt
+ends, and includes the end-of-turn token after it, or the model would never learn to start or to stop (A3).
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from transformers import ProcessorMixin
+
 from vlsafe.conversation import Conversation, ImageRef, Turn
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.table import Table
 
 Message = dict[str, Any]
 Render = Callable[[list[Message]], str]
+RenderPrompt = Callable[[list[Message], bool], str]
 
 _HERE = Path(__file__).parent / "templates"
 TEMPLATES = Table(
@@ -46,6 +49,13 @@ def neutralise(text: str, special: Sequence[str]) -> str:
     return text
 
 
+def special_tokens(processor: ProcessorMixin) -> list[str]:
+    """Every control token of the processor, longest first; the named roles alone would miss ``<|im_start|>``."""
+    tokenizer = processor.tokenizer
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return sorted(added | {*tokenizer.all_special_tokens, processor.image_token}, key=len, reverse=True)
+
+
 def messages_of(conversation: Conversation, special: Sequence[str], system: str | None) -> list[Message]:
     """The Hugging Face message list. ``system`` stands first unless the conversation brings its own system turn."""
     turns = conversation.turns
@@ -65,10 +75,20 @@ def messages_of(conversation: Conversation, special: Sequence[str], system: str 
     ]
 
 
+def opening_of(render: RenderPrompt) -> str:
+    """What the template puts at the end of a prompt to open the answer, such as ``ASSISTANT:``."""
+    probe = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    asked, told = render(probe, True), render(probe, False)
+    return asked.removeprefix(told) if asked.startswith(told) else ""
+
+
 def answer_spans(
-    render: Render, messages: list[Message], text: str, end_tokens: Sequence[str]
+    render: Render, messages: list[Message], text: str, end_tokens: Sequence[str], opening: str
 ) -> list[tuple[int, int]]:
     """Character spans ``[start, end)`` of the assistant's answers in ``text``, each with its end-of-turn token.
+
+    White space between ``opening`` (:func:`opening_of`) and an answer belongs to the answer: a prompt ends before it,
+    so the model must write it itself.
 
     Raises:
         ConfigError: the template rewrites answers, or puts no end token after them.
@@ -97,8 +117,13 @@ def answer_spans(
         if not text.startswith(piece, place) or not text.startswith(answer + after, start):
             raise ConfigError("the chat template rewrites assistant answers, so they cannot be found in its text")
         place = start + len(answer)
-        spans.append((start, place + _end_of_turn(after, end_tokens)))
+        spans.append((start - _white_space_after(opening, piece), place + _end_of_turn(after, end_tokens)))
     return spans
+
+
+def _white_space_after(opening: str, piece: str) -> int:
+    _, found, tail = piece.rpartition(opening) if opening else ("", "", "")
+    return len(tail) if found and tail.isspace() else 0
 
 
 def _text(message: Message) -> str:

@@ -6,6 +6,7 @@ import bisect
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from vlsafe.conversation import Conversation
-from vlsafe.data.chat import Message, answer_spans, check_turns, messages_of
+from vlsafe.data.chat import Message, answer_spans, check_turns, messages_of, opening_of, special_tokens
 from vlsafe.data.images import open_image
 from vlsafe.errors import DataError
 
@@ -63,13 +64,15 @@ class Encoding:
         self.supervise = supervise
         self.max_length = max_length
         self.too_long = too_long
-        self._special = sorted({*self.tokenizer.all_special_tokens, processor.image_token}, key=len, reverse=True)
+        self._special = special_tokens(processor)
 
     def sample(self, conversation: Conversation) -> Encoded:
         """A training sample. Raises DataError naming the record when nothing of it would be supervised."""
         check_turns(conversation)
         messages, text = self._render(conversation, prompt=False)
-        spans = answer_spans(lambda m: self._template(m, prompt=False), messages, text, self._end_tokens())
+        spans = answer_spans(
+            lambda m: self._template(m, prompt=False), messages, text, self._end_tokens(), self._opening
+        )
         if self.supervise == "last":
             spans = spans[-1:]
         encoded, offsets = self._tokenise(conversation, text)
@@ -81,10 +84,7 @@ class Encoding:
         encoded.labels = labels
         self._limit(encoded)
         if encoded.supervised == 0:
-            raise DataError(
-                f"{_where(conversation)}: no token would be supervised; it needs an assistant answer "
-                f"that fits into max_length={self.max_length}"
-            )
+            raise DataError(f"{_where(conversation)}: no token would be supervised; it needs an assistant answer")
         return encoded
 
     def prompt(self, conversation: Conversation) -> Encoded:
@@ -99,6 +99,10 @@ class Encoding:
         images = {k: v for k, v in self.processor.image_processor.to_dict().items() if "version" not in k}
         facts = [self.processor.chat_template, self.system_prompt, images]
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+    @cached_property
+    def _opening(self) -> str:
+        return opening_of(self._template)
 
     def _render(self, conversation: Conversation, prompt: bool) -> tuple[list[Message], str]:
         messages = messages_of(conversation, self._special, self.system_prompt)
@@ -149,8 +153,17 @@ class Encoding:
         cut = encoded.input_ids[self.max_length :]
         if bool((cut == self.processor.image_token_id).any()):
             raise DataError(f"{where}: max_length={self.max_length} would cut a picture; raise max_length")
+        if self.max_length <= _last_answer(encoded.labels):
+            raise DataError(f"{where}: max_length={self.max_length} would cut its whole last answer; raise max_length")
         encoded.input_ids = encoded.input_ids[: self.max_length]
         encoded.labels = encoded.labels[: self.max_length]
+
+
+def _last_answer(labels: Tensor) -> int:
+    """Position of the last answer's first supervised token; -1 without one."""
+    supervised = (labels != IGNORE).long()
+    begins = (torch.diff(supervised, prepend=supervised.new_zeros(1)) == 1).nonzero()
+    return int(begins[-1]) if len(begins) else -1
 
 
 def _after_expansion(spans: list[tuple[int, int]], replacements: list[dict[str, Any]]) -> list[tuple[int, int]]:

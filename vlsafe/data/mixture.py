@@ -5,14 +5,15 @@ problem (Discrete Mathematics 32, 1980): after any n steps each part's count dif
 than one, for any number of parts. *Which record* of that part comes is its j-th draw, read from a seeded
 permutation of the part, a new one for each pass. Neither looks at ranks, workers or earlier calls.
 
-Worked example: shares 1/2, 1/4, 1/4 give the period ``a b a c`` (or a rotation of it): after 1 step a has 1
-(share * n = 0.5), after 2 steps a 1, b 1 (1.0, 0.5), after 4 steps 2, 1, 1, and the period starts again.
+Worked example: shares 1/2, 1/4, 1/4 give the period ``a b c a``: after 1 step a has 1 (share * n = 0.5), after 2
+steps a 1, b 1 (1.0, 0.5), after 3 steps 1, 1, 1 (1.5, 0.75, 0.75), after 4 steps 2, 1, 1, and the period starts again.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -63,21 +64,14 @@ class Mixture:
         self._sizes = [sizes[name] for name in self.names]
         weights, self.samples = _weights(parts, sizes, samples)
         self.shares = {name: weight / sum(weights) for name, weight in zip(self.names, weights, strict=True)}
-        self._weights = np.asarray(weights, dtype=np.int64)
-        self._part_at = chairman_assignment(tuple(weights))
-        self._draw_at = np.empty(len(self._part_at), dtype=np.int64)
-        for part in range(len(weights)):
-            chosen = self._part_at == part
-            self._draw_at[chosen] = np.arange(int(chosen.sum()))
+        self._assignment = ChairmanAssignment(weights)
 
     def __len__(self) -> int:
         return self.samples
 
     def at(self, step: int) -> tuple[str, int]:
         """The part's name and the index of the record in its source, for any step >= 0."""
-        period, offset = divmod(step, len(self._part_at))
-        part = int(self._part_at[offset])
-        draw = period * int(self._weights[part]) + int(self._draw_at[offset])
+        part, draw = self._assignment.at(step)
         name, pool = self.names[part], self._pool[part]
         chosen, place = divmod(draw, pool)
         record = _permutation(self.seed, f"{name}/pass{chosen}", pool)[place]
@@ -87,9 +81,8 @@ class Mixture:
 
     def counts(self, steps: int | None = None) -> dict[str, int]:
         """Samples per part in the first ``steps`` steps (default: one pass)."""
-        whole, rest = divmod(self.samples if steps is None else steps, len(self._part_at))
-        tail = np.bincount(self._part_at[:rest], minlength=len(self.names))
-        return {name: int(whole * w + t) for name, w, t in zip(self.names, self._weights, tail, strict=True)}
+        counts = self._assignment.counts(self.samples if steps is None else steps)
+        return dict(zip(self.names, counts, strict=True))
 
 
 @lru_cache(maxsize=64)
@@ -97,32 +90,58 @@ def _permutation(seed: int, stream: str, size: int) -> np.ndarray:
     return np.random.default_rng([seed, zlib.crc32(stream.encode())]).permutation(size)
 
 
-@lru_cache(maxsize=8)
-def chairman_assignment(weights: tuple[int, ...]) -> np.ndarray:
-    """One period of the part sequence for integer ``weights``; length ``sum(weights)``.
+class ChairmanAssignment:
+    """The part sequence for integer ``weights``, with period ``sum(weights)``, worked out as far as it is asked for
+    (shares of many digits have a period that no memory could hold).
 
     At step n a part may be chosen once it is owed at least 1 / (2m - 2) of a sample; among those the one whose
     deadline (the step by which it must have been chosen to stay within the bound) is nearest. All in integers.
     """
-    total, live = sum(weights), [i for i, w in enumerate(weights) if w > 0]
-    if len(live) == 1:
-        return np.full(total, live[0], dtype=np.int16)
-    scale = 2 * len(live) - 2
-    counts = [0] * len(weights)
-    order = np.empty(total, dtype=np.int16)
-    for n in range(1, total + 1):
+
+    def __init__(self, weights: Sequence[int]) -> None:
+        self.weights = list(weights)
+        self.period = sum(weights)
+        self._live = [i for i, w in enumerate(weights) if w > 0]
+        self._counts = [0] * len(weights)
+        self._parts: list[int] = []
+        self._draws: list[int] = []
+
+    def at(self, step: int) -> tuple[int, int]:
+        """The part of any step >= 0, and how often it came before."""
+        whole, offset = divmod(step, self.period)
+        self._extend(offset + 1)
+        part = self._parts[offset]
+        return part, whole * self.weights[part] + self._draws[offset]
+
+    def counts(self, steps: int) -> list[int]:
+        """How often each part comes in the first ``steps`` steps."""
+        whole, rest = divmod(steps, self.period)
+        self._extend(rest)
+        tail = Counter(self._parts[:rest])
+        return [whole * weight + tail[part] for part, weight in enumerate(self.weights)]
+
+    def _extend(self, steps: int) -> None:
+        while len(self._parts) < steps:
+            part = self._next()
+            self._parts.append(part)
+            self._draws.append(self._counts[part])
+            self._counts[part] += 1
+
+    def _next(self) -> int:
+        if len(self._live) == 1:
+            return self._live[0]
+        n, total, scale = len(self._parts) + 1, self.period, 2 * len(self._live) - 2
         best, best_slack = -1, 0
-        for i in live:
-            owed = scale * (n * weights[i] - counts[i] * total)
+        for i in self._live:
+            weight = self.weights[i]
+            owed = scale * (n * weight - self._counts[i] * total)
             if owed < total:
                 continue
             slack = scale * total - total - owed
             # slack / weight is the time left; compare two fractions by cross-multiplication
-            if best < 0 or slack * weights[best] < best_slack * weights[i]:
+            if best < 0 or slack * self.weights[best] < best_slack * weight:
                 best, best_slack = i, slack
-        counts[best] += 1
-        order[n - 1] = best
-    return order
+        return best
 
 
 def _pools(parts: Mapping[str, Part], sizes: Mapping[str, int]) -> list[int]:
@@ -164,16 +183,20 @@ def check_parts(parts: Mapping[str, Part], samples: int | None) -> None:
             problems.append(f"part {name!r}: share {part.share} is not between 0 and 1")
         if any(amount is not None and amount < 1 for amount in (part.count, part.repeat)):
             problems.append(f"part {name!r}: count and repeat must be at least 1; leave the part out for none of it")
+    if samples is not None and samples < 1:
+        problems.append(f"data.samples is {samples}, must be at least 1")
+    if problems:
+        raise ConfigError(problems)
     shared = sum((_fraction(p.share) for p in parts.values()), Fraction(0))
-    if parts and all(part.share is not None for part in parts.values()):
+    if all(part.share is not None for part in parts.values()):
         if shared != 1:
-            listed = " + ".join(f"{name} {part.share:g}" for name, part in parts.items())
-            problems.append(f"the shares sum to {float(shared):g}, not 1: {listed}")
+            listed = " + ".join(f"{name} {part.share}" for name, part in parts.items())
+            problems.append(f"the shares sum to {float(shared)}, not 1: {listed}")
         if samples is None:
             problems.append("all parts have a share, so data.samples must say how many samples to draw")
-    elif parts and not problems:
+    else:
         if shared >= 1:
-            problems.append(f"the shares already sum to {float(shared):g}; nothing is left for the counted parts")
+            problems.append(f"the shares already sum to {float(shared)}; nothing is left for the counted parts")
         if samples is not None:
             problems.append("data.samples cannot be given beside count or repeat: the counts already decide it")
     if problems:
@@ -182,4 +205,4 @@ def check_parts(parts: Mapping[str, Part], samples: int | None) -> None:
 
 def _fraction(share: float | None) -> Fraction:
     """A share as people wrote it: 0.1 is 1/10, not the nearest binary number, and 0.3333 is 3333/10000."""
-    return Fraction(0) if share is None else Fraction(repr(share))
+    return Fraction(0) if share is None else Fraction(str(share))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from tokenizers import AddedToken
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -65,7 +66,7 @@ class ComposedVLLM(Backbone):
 
     def load_processor(self) -> ProcessorMixin:
         tokenizer = AutoTokenizer.from_pretrained(self._tokenizer_path())
-        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
+        tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True)])  # beside its own special tokens, not for them
         return LlavaProcessor(
             image_processor=self.encoder.image_processor(self.image_fit),
             tokenizer=tokenizer,
