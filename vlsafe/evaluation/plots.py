@@ -67,8 +67,8 @@ def tradeoff(moves: Sequence[Move], x_title: str, y_title: str, right_is_better:
     middle = (top + bottom) / 2
     body.append(_text((left + right) / 2, bottom + 38, f"{x_title}, %", "middle", "axis"))
     body.append(_text(14, middle, f"{y_title}, %", "middle", "axis", f'transform="rotate(-90 14 {middle:.0f})"'))
+    body += [f'<g class="small">{_marks(move, x, y, 3)}</g>' for move in moves[1:]]
     body.append(_arrow(moves[0], x, y))
-    body += [_marks(move, x, y, 3.5) for move in moves[1:]]
     body.append(_labels(moves[0], x, y))
     said = "; ".join(_said(move, x_title, y_title) for move in moves)
     best = f"Best is low {y_title} and {'high' if right_is_better else 'low'} {x_title}."
@@ -163,7 +163,8 @@ def _labels(move: Move, x: _Scale, y: _Scale) -> str:
     labels = []
     for (when, at), level in zip(ends, levels, strict=True):
         offset, anchor = (15, "start") if at[0] <= 60 else (-15, "end")
-        labels.append(_text(x(at[0]) + offset, level, f"{when} {rate(at[1])}", anchor, f"label {when}"))
+        shown = rate(at[1]) if move.before is None else f"{when} {rate(at[1])}"
+        labels.append(_text(x(at[0]) + offset, level, shown, anchor, f"label {when}"))
     return "".join(labels)
 
 
@@ -194,8 +195,8 @@ def _thinned(points: Sequence[Point], most: int) -> Sequence[Point]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round numbers from low to high."""
-    rough = (high - low) / 4
+    """Two to six round numbers from low to high."""
+    rough = (high - low) / 5
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
     first = math.ceil(low / step - 1e-9)

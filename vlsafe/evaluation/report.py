@@ -148,7 +148,7 @@ def terminal_table(report: dict[str, Any]) -> Table:
     """The metrics as a short table for standard output, with the headline below. Raises as :func:`write_report`."""
     report = completed(report)
     table = Table(title=Text(report["title"]), caption=Text(words.headline(report)), caption_justify="left")
-    paired = any(row.get("before") for row in report["metrics"].values())
+    paired = words.paired(report)
     table.add_column("metric, %", overflow="fold")
     for column in ("before", "after", "difference", "p", "n") if paired else ("after", "95 % interval", "n"):
         table.add_column(column, justify="right", no_wrap=True)

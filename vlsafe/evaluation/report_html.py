@@ -19,6 +19,8 @@ _KEY = (
     '<span class="key ring" aria-hidden="true"></span>before: ring &nbsp; '
     '<span class="key disc" aria-hidden="true"></span>after: disc'
 )
+_PAIRED_COLUMNS = ("Metric", "0 to 100 %", "Before, %", "After, %", "Difference, points", "p", "n", "n_error")
+_SINGLE_COLUMNS = ("Metric", "0 to 100 %", "Rate, %", "n", "n_error")
 
 
 def page(report: dict[str, Any]) -> str:
@@ -57,33 +59,36 @@ def _tile(mean: words.Mean) -> str:
 
 
 def _results(report: dict[str, Any]) -> str:
-    columns = ("Metric", "0 to 100 %", "Before, %", "After, %", "Difference, points", "p", "n", "n_error")
+    paired = words.paired(report)
+    columns = _PAIRED_COLUMNS if paired else _SINGLE_COLUMNS
     groups = []
     for side in words.SIDES:
         names = words.names_of(report, side)
         if names:
             about = f"{words.SIDE_TITLES[side]} <span>{words.SIDE_WORDS[side]}</span>"
-            rows = [markup.row(columns, _metric_cells(report, name)) for name in names]
+            rows = [markup.row(columns, _metric_cells(report, name, paired)) for name in names]
             groups.append(markup.body([markup.group_row(columns, about), *rows]))
-    table = markup.table("Every metric of this run, with 95 % intervals", columns, groups, "metrics")
-    reading = "".join(f"<p>{line}</p>" for line in (words.INTERVAL_WORDS, words.P_WORDS, words.N_WORDS))
-    return markup.section("Results", f'{markup.legend(_KEY)}{table}<div class="fine">{reading}</div>')
+    caption = "Every metric of this run, with 95 % intervals"
+    table = markup.table(caption, columns, groups, "metrics paired" if paired else "metrics")
+    lines = (words.INTERVAL_WORDS, words.P_WORDS, words.N_WORDS) if paired else (words.INTERVAL_WORDS, words.N_WORDS)
+    reading = "".join(f"<p>{line}</p>" for line in lines)
+    key = markup.legend(_KEY) if paired else ""
+    return markup.section("Results", f'{key}{table}<div class="fine">{reading}</div>')
 
 
-def _metric_cells(report: dict[str, Any], name: str) -> list[str]:
+def _metric_cells(report: dict[str, Any], name: str, paired: bool) -> list[str]:
     row, better = report["metrics"][name], report["directions"][name]["better"]
     before, after, difference = row.get("before"), row["after"], row.get("difference")
     breakable = safe(name).replace("/", "/<wbr>").replace("[", "<wbr>[")
-    return [
+    head = [
         f'<code>{breakable}</code> <span class="direction">{better} is better</span>',
         plots.strip(name, after, before),
-        _rate_cell(before),
-        _rate_cell(after),
-        _difference_cell(difference, better) if difference else "—",
-        _p_cell(difference) if difference else "—",
-        _both(before, after, "n"),
-        _both(before, after, "n_error"),
     ]
+    counts = [_both(before, after, "n"), _both(before, after, "n_error")]
+    if not paired:
+        return [*head, _rate_cell(after), *counts]
+    changes = [_difference_cell(difference, better), _p_cell(difference)] if difference else ["—", "—"]
+    return [*head, _rate_cell(before), _rate_cell(after), *changes, *counts]
 
 
 def _rate_cell(side: dict[str, Any] | None) -> str:
@@ -124,10 +129,11 @@ def _tradeoff(report: dict[str, Any]) -> str:
     if not harm or not planes:
         return ""
     several = " Large: the mean of the harm-side sets; small: each set." if len(harm.scopes) > 1 else ""
+    key = f"{_KEY}." if harm.before is not None else ""
     told = markup.legend(
-        f"{_KEY}.{several} The shaded corner is where a model should be: low attack success, and little lost for it."
+        f"{key}{several} The shaded corner is where a model should be: low attack success, and little lost for it."
     )
-    return markup.section("What safety cost", f'{told}<div class="figures">{"".join(planes)}</div>')
+    return markup.section("Safety against its cost", f'{told}<div class="figures">{"".join(planes)}</div>')
 
 
 def _plane(report: dict[str, Any], harm: words.Mean, other: words.Mean) -> str:
@@ -138,8 +144,8 @@ def _plane(report: dict[str, Any], harm: words.Mean, other: words.Mean) -> str:
         before = row["before"]["value"] if harm.before is not None else None
         moves.append(plots.Move(scope, *_ends(other, before, row["after"]["value"])))
     drawn = plots.tradeoff(moves, other.title, harm.title, right_is_better=other.better == "higher")
-    caption = f"{harm.title} against {other.title} ({other.sets})"
-    return f"<figure><figcaption>{safe(caption)}</figcaption>{drawn}</figure>"
+    against = other.title + (f", {other.sets}" if len(other.scopes) > 1 else "")
+    return f"<figure><figcaption>Against {safe(against)}</figcaption>{drawn}</figure>"
 
 
 def _ends(other: words.Mean, before: float | None, after: float) -> tuple[plots.Point, plots.Point | None]:
@@ -155,7 +161,7 @@ def _curves(report: dict[str, Any]) -> str:
     if not numbers:
         return markup.section("Loss", "<p>No training loss was logged.</p>")
     steps, high, low = report["curves"]["step"], max(numbers), min(0.0, *numbers)
-    window = math.ceil(len(steps) / 20)
+    window = math.ceil(len(steps) / 20) | 1  # odd: as many values on either side
     figures = []
     for name, values in curves.items():
         title = "All sources" if name == "loss" else name.removeprefix("loss/")

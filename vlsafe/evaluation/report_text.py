@@ -24,13 +24,12 @@ SIDE_WORDS = {
 
 INTERVAL_WORDS = (
     "Numbers in brackets are 95 % intervals: over many evaluations with as many other items of the same kind, 95 of "
-    "100 such intervals hold the true rate. Few items make them wide. A difference is called not clear when its "
-    "interval holds zero."
+    "100 such intervals hold the true rate. Few items make them wide."
 )
 P_WORDS = (
-    "p is the chance of a change at least as lopsided had tuning made no difference, by McNemar's exact test, which "
-    "pairs each item with itself. One small p among many rows is no surprise; Holm's, where shown, allows for the "
-    "number of rows."
+    "A difference is called not clear when its interval holds zero. p is the chance of a change at least as lopsided "
+    "had tuning made no difference, by McNemar's exact test, which pairs each item with itself. One small p among many "
+    "rows is no surprise; Holm's, where shown, allows for the number of rows."
 )
 N_WORDS = "n counts the scored items; n_error those that could not be scored, which are in no percentage."
 
@@ -80,6 +79,11 @@ def names_of(report: dict[str, Any], side: str) -> list[str]:
     return [name for name in report["metrics"] if report["directions"][name]["side"] == side]
 
 
+def paired(report: dict[str, Any]) -> bool:
+    """Whether any metric was measured before tuning as well."""
+    return any(row.get("before") for row in report["metrics"].values())
+
+
 def mean_of(report: dict[str, Any], side: str) -> Mean | None:
     """The side's leading metric as a mean of sets; None when the side has no scored set."""
     names = [name for name in names_of(report, side) if report["metrics"][name]["after"]["n"]]
@@ -89,12 +93,12 @@ def mean_of(report: dict[str, Any], side: str) -> Mean | None:
     kind = _PREFERRED[side] if _PREFERRED[side] in kinds else kinds[0]
     names = [name for name in names if split_name(name)[1] == kind]
     rows = [report["metrics"][name] for name in names]
-    paired = all(row.get("before") and row["before"]["n"] for row in rows)
+    comparable = all(row.get("before") and row["before"]["n"] for row in rows)
     return Mean(
         side=side,
         metric=kind,
         scopes=tuple(split_name(name)[0] for name in names),
-        before=_mean([row["before"]["value"] for row in rows]) if paired else None,
+        before=_mean([row["before"]["value"] for row in rows]) if comparable else None,
         after=_mean([row["after"]["value"] for row in rows]),
         better=report["directions"][names[0]]["better"],
     )
