@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,18 @@ def llava_file(path: Path, rows: int) -> Path:
         records.append({"id": f"p{i}", "image": f"pictures/{i}.png", "conversations": turns})
     path.write_text(json.dumps(records))
     return path
+
+
+def golden(marked: str) -> tuple[list[int], list[int]]:
+    """Ids and labels as written by hand: what stands between ``[[`` and ``]]`` is supervised, a picture is ``<image>``
+    once, every special token is one id and every other character is one."""
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *CHARACTERS])}
+    ids, labels, supervised = [], [], False
+    for piece in re.findall(r"\[\[|\]\]|<image>|<\|im_start\|>|<\|im_end\|>|</?s>|[\s\S]", marked):
+        if piece in ("[[", "]]"):
+            supervised = piece == "[["
+            continue
+        found = [IMAGE_ID] * PATCHES if piece == "<image>" else [vocabulary[piece]]
+        ids += found
+        labels += found if supervised else [-100] * len(found)
+    return ids, labels

@@ -61,18 +61,18 @@ def messages_of(conversation: Conversation, special: Sequence[str], system: str 
     turns = conversation.turns
     if system and turns[0].role != "system":
         turns = (Turn("system", (system,)), *turns)
-    return [
-        {
-            "role": turn.role,
-            "content": [
-                {"type": "image"}
-                if isinstance(piece, ImageRef)
-                else {"type": "text", "text": neutralise(piece, special)}
-                for piece in turn.content
-            ],
-        }
-        for turn in turns
-    ]
+    return [{"role": turn.role, "content": [_piece(piece, special) for piece in _pieces(turn)]} for turn in turns]
+
+
+def _pieces(turn: Turn) -> tuple[str | ImageRef, ...]:
+    """An answer is one text, whatever pieces it came in: templates differ in what they put between pieces."""
+    return (turn.text, *turn.images) if turn.role == "assistant" else turn.content
+
+
+def _piece(piece: str | ImageRef, special: Sequence[str]) -> Message:
+    if isinstance(piece, ImageRef):
+        return {"type": "image"}
+    return {"type": "text", "text": neutralise(piece, special)}
 
 
 def opening_of(render: RenderPrompt) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vlsafe.data.collate import Batch, Collate
@@ -69,7 +70,8 @@ class MixtureLoader(DataLoader):
     """
 
     def __init__(self, dataset: MixtureDataset, sampler: StepSampler, collate: Collate, **options: Any) -> None:
-        super().__init__(dataset, batch_sampler=sampler, collate_fn=collate, **options)
+        own = torch.Generator()  # starting a loader draws a number: not from the generator that others share
+        super().__init__(dataset, batch_sampler=sampler, collate_fn=collate, generator=own, **options)
         self._steps = sampler
         self._epoch = 0
         self._received = 0
