@@ -30,6 +30,8 @@ class ConversationData(L.LightningDataModule):
         num_workers: processes that decode and encode; 0 does it in the training process.
         max_length: most tokens a sample; None for no limit.
         too_long: what to do with a longer sample.
+        padding_free: train on samples laid one after the other instead of padded rows; the same loss and steps,
+            without the padding's cost. Only for backbones that support it.
         supervise: ``all`` assistant turns of a conversation, or the ``last``.
         validation: name -> source of held-out conversations, whose loss ``validate`` and ``test`` report.
         validation_limit: most conversations of each validation source, the first ones.
@@ -45,6 +47,7 @@ class ConversationData(L.LightningDataModule):
         num_workers: int = 0,
         max_length: int | None = 2048,
         too_long: Literal["error", "truncate"] = "error",
+        padding_free: bool = False,
         supervise: Literal["all", "last"] = "all",
         validation: dict[str, str | dict[str, Any]] | None = None,
         validation_limit: int | None = None,
@@ -59,6 +62,7 @@ class ConversationData(L.LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.num_workers = num_workers
+        self.padding_free = padding_free
         self.validation = validation or {}
         self.validation_limit = validation_limit
         self.prompts = prompts
@@ -79,6 +83,12 @@ class ConversationData(L.LightningDataModule):
         return self.mixture
 
     def setup(self, stage: str) -> None:
+        backbone = self.trainer.lightning_module.backbone
+        if self.padding_free and not backbone.padding_free:
+            raise ConfigError(
+                f"data.padding_free: {type(backbone).__name__} is not known to keep samples apart without padding; "
+                "set it to false"
+            )
         if stage == "fit":
             self.open()
 
@@ -99,7 +109,8 @@ class ConversationData(L.LightningDataModule):
     def train_dataloader(self) -> MixtureLoader:
         encoding = self.encoding()
         dataset = MixtureDataset(self.open(), self.sources, encoding)
-        return MixtureLoader(dataset, self._steps(), Collate(encoding.tokenizer.pad_token_id), **self._loading())
+        collate = Collate(encoding.tokenizer.pad_token_id, padding_free=self.padding_free)
+        return MixtureLoader(dataset, self._steps(), collate, **self._loading())
 
     def val_dataloader(self) -> DataLoader | list:
         return self._held_out()

@@ -113,7 +113,7 @@ class SafetyFineTuning(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         sums = self.objective(self._tuned(), batch)
-        self._window.append((sums.row_loss, sums.row_tokens, batch.sources))
+        self._window.append((sums.sample_loss, sums.sample_tokens, batch.sources))
         # Lightning divides by the accumulated micro-batches and DDP by the ranks. Undo both: the gradient of the
         # window is that of the plain sum, and on_before_optimizer_step divides it by the window's tokens.
         return sums.loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
@@ -131,8 +131,8 @@ class SafetyFineTuning(L.LightningModule):
         """[sources, (loss sum, tokens, samples)] of the accumulation window, over all ranks."""
         names = self.trainer.datamodule.part_names
         table = torch.zeros(len(names), 3, dtype=torch.float64, device="cpu")
-        for row_loss, row_tokens, sources in self._window:
-            for source, loss, tokens in zip(sources, row_loss.tolist(), row_tokens.tolist(), strict=True):
+        for sample_loss, sample_tokens, sources in self._window:
+            for source, loss, tokens in zip(sources, sample_loss.tolist(), sample_tokens.tolist(), strict=True):
                 table[names.index(source)] += torch.tensor([loss, tokens, 1.0], dtype=torch.float64)
         self._window.clear()
         if self.trainer.world_size > 1:
@@ -158,13 +158,13 @@ class SafetyFineTuning(L.LightningModule):
 
     def _held_out(self, stage: str, batch: Batch) -> None:
         sums: LossSums = self.objective(self._tuned(), batch)
-        tokens = int(sums.row_tokens.sum())
+        tokens = int(sums.sample_tokens.sum())
         # batch_size weights the epoch's mean by supervised tokens
         self.log(f"{stage}/loss", sums.loss / tokens, batch_size=tokens, on_epoch=True, prog_bar=True, sync_dist=True)
         for name in dict.fromkeys(batch.sources):
-            rows = torch.tensor([source == name for source in batch.sources], device=sums.row_loss.device)
-            count = int(sums.row_tokens[rows].sum())
-            self.log(f"{stage}/loss/{name}", sums.row_loss[rows].sum() / count, batch_size=count, on_epoch=True)
+            rows = torch.tensor([source == name for source in batch.sources], device=sums.sample_loss.device)
+            count = int(sums.sample_tokens[rows].sum())
+            self.log(f"{stage}/loss/{name}", sums.sample_loss[rows].sum() / count, batch_size=count, on_epoch=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
         """One answer a prompt, greedy."""

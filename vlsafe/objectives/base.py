@@ -14,11 +14,11 @@ from vlsafe.data.collate import Batch
 
 @dataclass
 class LossSums:
-    """``loss``: scalar, the sum of token losses, with its graph. ``row_loss``, ``row_tokens``: [batch], detached."""
+    """``loss``: scalar, the sum of token losses, with its graph. ``sample_loss``, ``sample_tokens``: [samples], detached."""
 
     loss: Tensor
-    row_loss: Tensor
-    row_tokens: Tensor
+    sample_loss: Tensor
+    sample_tokens: Tensor
 
 
 class Objective(ABC):

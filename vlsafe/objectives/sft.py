@@ -33,9 +33,10 @@ class SFT(Objective):
             supervised_logits(model, batch, chosen) if self.logits == "supervised" else all_logits(model, batch, chosen)
         )
         losses = F.cross_entropy(logits.float(), targets[chosen], reduction="none")
-        rows = torch.zeros(len(targets), device=losses.device, dtype=losses.dtype)
-        row_of = chosen.nonzero()[:, 0]
-        return LossSums(losses.sum(), rows.index_add(0, row_of, losses.detach()), chosen.sum(1))
+        sample_of = batch.samples[:, 1:][chosen]
+        sums = torch.zeros(len(batch.ids), device=losses.device, dtype=losses.dtype)
+        tokens = torch.bincount(sample_of, minlength=len(batch.ids))
+        return LossSums(losses.sum(), sums.index_add(0, sample_of, losses.detach()), tokens)
 
 
 def all_logits(model: nn.Module, batch: Batch, chosen: Tensor) -> Tensor:

@@ -31,6 +31,10 @@ class Backbone(ABC):
         dtype: precision in which the weights are kept.
     """
 
+    padding_free = False
+    """Whether samples laid one after the other, with position ids that start again, do not see each other.
+    True only where a test shows it."""
+
     def __init__(
         self,
         template: str | None = None,

@@ -41,8 +41,11 @@ class ComposedVLLM(Backbone):
         vision_weights: the encoder's weights, or a mapping of config fields for random ones; None takes its default.
         projector: name in the projector table.
         image_fit: how a picture becomes a square, see :meth:`VisionEncoder.image_processor`.
+        image_size: side of the square in pixels, for an encoder that takes any; fewer pixels give fewer tokens.
         projector_seed: seed of the projector's random weights.
     """
+
+    padding_free = True
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class ComposedVLLM(Backbone):
         vision_weights: str | dict[str, Any] | None = None,
         projector: str = "mlp2x_gelu",
         image_fit: ImageFit = "pad",
+        image_size: int | None = None,
         projector_seed: int = 0,
         template: str | None = "chatml",
         system_prompt: str | None = None,
@@ -58,7 +62,7 @@ class ComposedVLLM(Backbone):
         dtype: Any = "float32",
     ) -> None:
         super().__init__(template, system_prompt, attention, dtype)
-        self.encoder: VisionEncoder = ENCODERS[vision_encoder](vision_weights)
+        self.encoder: VisionEncoder = ENCODERS[vision_encoder](vision_weights, image_size)
         self.language_model = language_model
         self.projector = PROJECTORS[projector]
         self.image_fit = image_fit

@@ -9,6 +9,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.image_utils import PILImageResampling
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
 
 ImageFit = Literal["pad", "crop", "resize"]
@@ -22,6 +23,7 @@ class VisionEncoder(ABC):
 
     Args:
         weights: a directory, a hub name or ``cache:NAME``; a mapping of config fields builds random weights.
+        image_size: side of the square picture in pixels, for an encoder that takes any; None is that of its weights.
     """
 
     config_class: ClassVar[type[PretrainedConfig]]
@@ -31,9 +33,14 @@ class VisionEncoder(ABC):
     """Index into ``hidden_states``; the layer whose output the projector reads."""
     class_tokens: ClassVar[int]
     """Tokens before the patches (a class token, registers) that ``hidden_states`` holds."""
+    any_size: ClassVar[bool] = False
+    """Whether the weights serve pictures of any size, as those of a convolutional encoder do."""
 
-    def __init__(self, weights: str | dict[str, Any] | None = None) -> None:
+    def __init__(self, weights: str | dict[str, Any] | None = None, image_size: int | None = None) -> None:
+        if image_size is not None and not self.any_size:
+            raise ConfigError(f"{type(self).__name__} has one image size, that of its weights; leave image_size out")
         self.weights = self.default_weights if weights is None else weights
+        self.image_size = image_size
         self._config: PretrainedConfig | None = None
 
     @property
@@ -43,13 +50,22 @@ class VisionEncoder(ABC):
                 self._config = self.config_class(**self.weights)
             else:
                 self._config = self.config_class.from_pretrained(resolved(self.weights))
+            if self.image_size is not None:
+                self._config.image_size = self.image_size
+                self._check_size()
         return self._config
+
+    def _check_size(self) -> None:
+        if self.config.image_size % self.config.patch_size:
+            raise ConfigError(
+                f"image_size {self.config.image_size} is no multiple of the encoder's patch of {self.config.patch_size}"
+            )
 
     def load(self) -> PreTrainedModel:
         """The encoder in fp32: with its weights, or random where only a config was given."""
         if isinstance(self.weights, dict):
             return self.model_class(self.config)
-        return self.model_class.from_pretrained(resolved(self.weights), dtype="float32")
+        return self.model_class.from_pretrained(resolved(self.weights), config=self.config, dtype="float32")
 
     @abstractmethod
     def normalisation(self) -> dict[str, Any]:

@@ -111,7 +111,8 @@ class EfficientNetLite0Model(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            fan_out = module.weight[0, 0].numel() * module.out_channels // module.groups  # depthwise ones have few
+            nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5)
 
 
 AutoConfig.register("efficientnet_lite0", EfficientNetLite0Config)
@@ -119,13 +120,14 @@ AutoModel.register(EfficientNetLite0Config, EfficientNetLite0Model)
 
 
 class EfficientNetLite0(VisionEncoder):
-    """Pictures as ``(x - 127) / 128``, 49 patches, no class token."""
+    """Pictures as ``(x - 127) / 128``; one patch for every 32 x 32 pixels (49 at 224), no class token."""
 
     config_class = EfficientNetLite0Config
     model_class = EfficientNetLite0Model
     default_weights = "cache:efficientnet-lite0"
     feature_layer = -1
     class_tokens = 0
+    any_size = True
 
     def normalisation(self) -> dict[str, Any]:
         return {"image_mean": [127 / 255] * 3, "image_std": [128 / 255] * 3}
