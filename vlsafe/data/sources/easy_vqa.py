@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,6 +14,7 @@ from vlsafe.data.sources.fields import BadRecord, Fields
 from vlsafe.errors import ConfigError
 
 Split = Literal["train", "test"]
+Wordings = Literal["all", "common", "rare"]
 
 ANSWERS: dict[str, tuple[str, ...]] = {
     "yes_no": ("yes", "no"),
@@ -27,16 +31,35 @@ class EasyVQASource(RecordSource):
 
     Ids are ``<split>/<index>``; the tag ``kind`` is ``yes_no``, ``shape`` or ``colour``. Raises as RecordSource, and
     ConfigError for an unknown split.
+
+    Args:
+        wordings: the published splits have other pictures but the same 107 questions. Train on ``common`` ones and
+            test on the ``rare`` ones, a quarter of each kind, and no question of the test was seen either.
     """
 
     def __init__(
-        self, path: Path | str, split: Split = "train", check_images: bool = True, name: str = "easy_vqa"
+        self,
+        path: Path | str,
+        split: Split = "train",
+        wordings: Wordings = "all",
+        check_images: bool = True,
+        name: str = "easy_vqa",
     ) -> None:
         if split not in get_args(Split):
             raise ConfigError(f"unknown split {split!r} of easy_vqa; valid splits: {', '.join(get_args(Split))}")
         self.split = split
         self.root = Path(path) / split / "images"
         super().__init__(Path(path) / split / "questions.json", name, check_images)
+        rare = rare_questions(self._rows)
+        self._chosen = [
+            i for i, row in enumerate(self._rows) if wordings == "all" or (row[0] in rare) == (wordings == "rare")
+        ]
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, index: int) -> Conversation:
+        return super().__getitem__(self._chosen[index])
 
     def convert(self, row: Any, index: int) -> Conversation:
         if not isinstance(row, list) or len(row) != 3:
@@ -53,3 +76,15 @@ class EasyVQASource(RecordSource):
         fields.done()
         turns = (user(image, question), assistant(answer))
         return Conversation(f"{self.split}/{index}", self.name, turns, {"kind": KINDS[answer]})
+
+
+def rare_questions(rows: Iterable[list[Any]]) -> set[str]:
+    """A quarter of the questions of each kind, at least one, by the order of their hashes: the same in both splits."""
+    questions: dict[str, set[str]] = defaultdict(set)
+    for question, answer, _ in rows:
+        questions[KINDS[answer]].add(question)
+    rare: set[str] = set()
+    for same_kind in questions.values():
+        ordered = sorted(same_kind, key=lambda question: hashlib.sha256(question.encode()).hexdigest())
+        rare.update(ordered[: max(1, len(ordered) // 4)])
+    return rare

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vlsafe.conversation import Conversation
-from vlsafe.data.sources.easy_vqa import ANSWERS, KINDS, EasyVQASource, Split
+from vlsafe.data.sources.easy_vqa import ANSWERS, KINDS, EasyVQASource, Split, Wordings
 from vlsafe.evaluation.benchmarks.base import Benchmark, Outcomes
 from vlsafe.evaluation.benchmarks.files import require
 from vlsafe.evaluation.records import Item, Response, Verdict
@@ -17,6 +17,8 @@ from vlsafe.fetch.paths import resolved
 
 class EasyVQA(Benchmark):
     """``path``: a folder with ``<split>/questions.json`` and ``<split>/images/<id>.png``.
+
+    ``wordings: rare`` asks only questions that training on ``common`` ones has not seen.
 
     Metrics: ``accuracy``; ``majority``, the share of the commonest answer, which is what guessing gives; ``refused``.
     """
@@ -29,15 +31,17 @@ class EasyVQA(Benchmark):
         limit: int | None = None,
         name: str = "easy_vqa",
         split: Split = "test",
+        wordings: Wordings = "all",
         seed: int = 0,
     ) -> None:
         super().__init__(name, limit, seed)
         self.path = Path(resolved(str(path)))
         self.split = split
+        self.wordings: Wordings = wordings
 
     def load(self) -> list[Item]:
         require(self.path / self.split / "questions.json", "python -m vlsafe fetch easy-vqa")
-        return [self._item(conversation) for conversation in EasyVQASource(self.path, self.split)]
+        return [self._item(conversation) for conversation in EasyVQASource(self.path, self.split, self.wordings)]
 
     def _item(self, conversation: Conversation) -> Item:
         question, answer = conversation.turns
