@@ -50,10 +50,9 @@ class EasyVQASource(RecordSource):
         self.split = split
         self.root = Path(path) / split / "images"
         super().__init__(Path(path) / split / "questions.json", name, check_images)
+        wanted = {"all": {True, False}, "common": {False}, "rare": {True}}[wordings]
         rare = rare_questions(self._rows)
-        self._chosen = [
-            i for i, row in enumerate(self._rows) if wordings == "all" or (row[0] in rare) == (wordings == "rare")
-        ]
+        self._chosen = [index for index, row in enumerate(self._rows) if (row[0] in rare) in wanted]
 
     def __len__(self) -> int:
         return len(self._chosen)
