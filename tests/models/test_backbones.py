@@ -210,7 +210,9 @@ def test_modules_that_do_not_fit_the_model_are_named(tokenizer: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         backbone.component_of(backbone.load_model())
     assert "Partial.modules_of names 'model.tower', which the model does not have" in str(caught.value)
-    assert "parameter 'model.vision_tower.embeddings.class_embedding' belongs to no component of Partial" in str(caught.value)
+    assert "parameter 'model.vision_tower.embeddings.class_embedding' belongs to no component of Partial" in str(
+        caught.value
+    )
 
 
 def test_a_checkpoint_without_a_chat_template_says_what_to_name(tokenizer: Path) -> None:

@@ -82,6 +82,14 @@ def opening_of(render: RenderPrompt) -> str:
     return asked.removeprefix(told) if asked.startswith(told) else ""
 
 
+def end_of_turn(render: Render, tokens: Sequence[str]) -> str | None:
+    """The control token that the template puts after an answer: a model that writes it has finished."""
+    probe = [("user", "hi"), ("assistant", "VLSAFESENTINEL")]
+    rendered = render([{"role": role, "content": [{"type": "text", "text": text}]} for role, text in probe])
+    after = rendered.rpartition("VLSAFESENTINEL")[2].lstrip()
+    return next((token for token in tokens if after.startswith(token)), None)
+
+
 def answer_spans(
     render: Render, messages: list[Message], text: str, end_tokens: Sequence[str], opening: str
 ) -> list[tuple[int, int]]:

@@ -32,6 +32,10 @@ class Batch:
     sources: list[str]
     ids: list[str]
 
+    @property
+    def has_pictures(self) -> bool:
+        return not self.inputs.keys() <= {"input_ids", "attention_mask", "position_ids"}
+
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 

@@ -73,26 +73,32 @@ def adapt(model: PreTrainedModel, backbone: Backbone, components: Components) ->
     """Freeze, unfreeze and add adapters as the table says; the returned model's trainable set is checked against it.
 
     A fully trained component beside a LoRA one becomes one of PEFT's ``modules_to_save``, so that the adapter folder
-    holds everything that was trained.
+    holds everything that was trained. What no picture feature depends on (:meth:`Backbone.unread`) stays frozen.
     """
     owner = backbone.component_of(model)
     tuning = dict(components.items())
-    expected = {name for name, component in owner.items() if tuning[component].train == "full"}
+    sees = any(tuning[component].train != "frozen" for component in ("vision", "projector"))
+    unread = backbone.unread(model) if sees else set()
+    expected = {name for name, component in owner.items() if tuning[component].train == "full"} - unread
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in expected)
     if any(t.train == "lora" for t in tuning.values()):
-        model = get_peft_model(model, _lora_config(model, backbone, components))
+        model = get_peft_model(model, _lora_config(model, backbone, components, unread))
+        for name, parameter in model.named_parameters():
+            if original_name(name) in unread:  # PEFT trains the whole of what it is to save
+                parameter.requires_grad_(False)
     _assert_trainable(model, expected, lora={c for c, t in tuning.items() if t.train == "lora"}, owner=owner)
     return model
 
 
-def _lora_config(model: PreTrainedModel, backbone: Backbone, components: Components) -> LoraConfig:
+def _lora_config(model: PreTrainedModel, backbone: Backbone, components: Components, unread: set[str]) -> LoraConfig:
     paths = backbone.modules_of(model)
     head = model.get_output_embeddings()
     targets: dict[str, Tuning] = {}
     for component, tuning in components.items():
         if tuning.train == "lora":
-            found = list(_linear_layers(model, paths, component, tuning.targets, head))
+            linear = _linear_layers(model, paths, component, tuning.targets, head)
+            found = [path for path in linear if f"{path}.weight" not in unread]
             if not found:
                 raise ConfigError(f"model.components.{component}: no linear layer is named {tuning.targets}")
             targets |= {path: tuning for path in found}

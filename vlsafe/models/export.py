@@ -12,6 +12,7 @@ from peft import PeftModel
 
 from vlsafe.errors import VlsafeError
 from vlsafe.models.module import SafetyFineTuning
+from vlsafe.models.responder import end_tokens
 
 
 def export_adapter(module: SafetyFineTuning, directory: Path) -> Path | None:
@@ -35,6 +36,7 @@ def export_model(module: SafetyFineTuning, directory: Path, card: str) -> Path:
     if module.model is None:
         raise VlsafeError("nothing to export: the model has not been loaded")
     module.model.config.use_cache = True
+    module.model.generation_config.eos_token_id = end_tokens(module.model, module.backbone.processor)
     with written_whole(directory) as target:
         module.model.save_pretrained(target)
         module.backbone.processor.save_pretrained(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import lightning as L
@@ -18,9 +19,12 @@ from vlsafe.errors import ConfigError, VlsafeError
 from vlsafe.models.adaptation import Components, adapt, parameter_groups, summary, summary_table
 from vlsafe.models.backbones.base import Backbone, Component
 from vlsafe.models.responder import generated
-from vlsafe.models.schedule import Shape, optimizer_steps, scheduled
-from vlsafe.objectives.base import LossSums, Objective
+from vlsafe.models.schedule import Shape, limited, optimizer_steps, scheduled
+from vlsafe.objectives.base import Objective
 from vlsafe.objectives.sft import SFT
+
+_Sums = tuple[Tensor, Tensor, list[str]]
+"""Of one batch: loss and supervised tokens of each sample, and the source of each."""
 
 
 class SafetyFineTuning(L.LightningModule):
@@ -64,7 +68,9 @@ class SafetyFineTuning(L.LightningModule):
         self.owner: dict[str, Component] = {}
         self.trained: list[dict[str, Any]] = []
         self.seen: dict[str, dict[str, int]] = {}
-        self._window: list[tuple[Tensor, Tensor, list[str]]] = []
+        self._seed = torch.initial_seed()
+        self._window: list[_Sums] = []
+        self._held_out: list[_Sums] = []
 
     # --- construction -------------------------------------------------------------------------------------------
 
@@ -90,10 +96,9 @@ class SafetyFineTuning(L.LightningModule):
         if mode and self.model is not None:
             plain = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
             frozen = {component for component, tuning in self.components.items() if tuning.train == "frozen"}
-            for component, paths in self.backbone.modules_of(plain).items():
-                if component in frozen:
-                    for path in paths:
-                        plain.get_submodule(path).eval()
+            owners = [(p, component) for component, found in self.backbone.modules_of(plain).items() for p in found]
+            for path, component in sorted(owners, key=lambda owner: len(owner[0])):  # a part inside another comes later
+                plain.get_submodule(path).train(component not in frozen)
         return self
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -106,65 +111,81 @@ class SafetyFineTuning(L.LightningModule):
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
         trainer = self.trainer
-        batches = trainer.datamodule.batches_per_epoch
+        batches = limited(trainer.datamodule.batches_per_epoch, trainer.limit_train_batches)
         return optimizer_steps(batches, trainer.accumulate_grad_batches, trainer.max_epochs, trainer.max_steps)
 
     # --- training -----------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._seed_dropout(batch_idx)
         sums = self.objective(self._tuned(), batch)
         self._window.append((sums.sample_loss, sums.sample_tokens, batch.sources))
+        if self._trains_sight and not batch.has_pictures:
+            sums.loss = sums.loss + 0 * self.backbone.blank_features(self._plain())
         # Lightning divides by the accumulated micro-batches and DDP by the ranks. Undo both: the gradient of the
         # window is that of the plain sum, and on_before_optimizer_step divides it by the window's tokens.
         return sums.loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
 
+    def _seed_dropout(self, batch_idx: int) -> None:
+        """Dropout depends on the run's seed, the step and the rank alone, so that a resumed run repeats it."""
+        place = f"{self._seed}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
+        torch.manual_seed(zlib.crc32(place.encode()))
+
+    @property
+    def _trains_sight(self) -> bool:
+        return self.components.vision.train != "frozen" or self.components.projector.train != "frozen"
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        per_source = self._reduced_window()
-        loss, tokens, _ = per_source.sum(0)
+        per_source = self._reduced(self._window, self.trainer.datamodule.part_names)
+        self._count(per_source)
+        tokens = per_source[:, 1].sum()
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_div_(gradients, float(tokens))
-        self._log_window("train", per_source)
-        self.log("train/loss", loss / tokens, prog_bar=True)
+        self._log_losses("train", self.trainer.datamodule.part_names, per_source)
         self.log("train/supervised_tokens", tokens)
 
-    def _reduced_window(self) -> Tensor:
-        """[sources, (loss sum, tokens, samples)] of the accumulation window, over all ranks."""
-        names = self.trainer.datamodule.part_names
+    def _reduced(self, window: list[_Sums], names: list[str]) -> Tensor:
+        """[sources, (loss sum, tokens, samples)] of the batches in ``window``, over all ranks; empties it."""
         table = torch.zeros(len(names), 3, dtype=torch.float64, device="cpu")
-        for sample_loss, sample_tokens, sources in self._window:
+        for sample_loss, sample_tokens, sources in window:
             for source, loss, tokens in zip(sources, sample_loss.tolist(), sample_tokens.tolist(), strict=True):
                 table[names.index(source)] += torch.tensor([loss, tokens, 1.0], dtype=torch.float64)
-        self._window.clear()
+        window.clear()
         if self.trainer.world_size > 1:
             table = self.trainer.strategy.reduce(table.float().to(self.device), reduce_op="sum").double().cpu()
-        for name, (_, tokens, samples) in zip(names, table.tolist(), strict=True):
+        return table
+
+    def _count(self, per_source: Tensor) -> None:
+        for name, (_, tokens, samples) in zip(self.trainer.datamodule.part_names, per_source.tolist(), strict=True):
             seen = self.seen.setdefault(name, {"samples": 0, "supervised_tokens": 0})
             seen["samples"] += round(samples)
             seen["supervised_tokens"] += round(tokens)
-        return table
 
-    def _log_window(self, stage: str, per_source: Tensor) -> None:
-        for name, (loss, tokens, _) in zip(self.trainer.datamodule.part_names, per_source.tolist(), strict=True):
-            if tokens:
-                self.log(f"{stage}/loss/{name}", loss / tokens)
+    def _log_losses(self, stage: str, names: list[str], per_source: Tensor) -> None:
+        """Mean over tokens, of all sources together and of each."""
+        loss, tokens, _ = per_source.sum(0)
+        self.log(f"{stage}/loss", loss / tokens, prog_bar=True)
+        for name, (part_loss, part_tokens, _) in zip(names, per_source.tolist(), strict=True):
+            if part_tokens:
+                self.log(f"{stage}/loss/{name}", part_loss / part_tokens)
 
     # --- validation and test: loss on held-out conversations -----------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._held_out("val", batch)
+        sums = self.objective(self._tuned(), batch)
+        self._held_out.append((sums.sample_loss, sums.sample_tokens, batch.sources))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._held_out("test", batch)
+    test_step = validation_step
 
-    def _held_out(self, stage: str, batch: Batch) -> None:
-        sums: LossSums = self.objective(self._tuned(), batch)
-        tokens = int(sums.sample_tokens.sum())
-        # batch_size weights the epoch's mean by supervised tokens
-        self.log(f"{stage}/loss", sums.loss / tokens, batch_size=tokens, on_epoch=True, prog_bar=True, sync_dist=True)
-        for name in dict.fromkeys(batch.sources):
-            rows = torch.tensor([source == name for source in batch.sources], device=sums.sample_loss.device)
-            count = int(sums.sample_tokens[rows].sum())
-            self.log(f"{stage}/loss/{name}", sums.sample_loss[rows].sum() / count, batch_size=count, on_epoch=True)
+    def on_validation_epoch_end(self) -> None:
+        self._log_held_out("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_held_out("test")
+
+    def _log_held_out(self, stage: str) -> None:
+        names = list(self.trainer.datamodule.validation)
+        self._log_losses(stage, names, self._reduced(self._held_out, names))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
         """One answer a prompt, greedy."""
@@ -179,20 +200,21 @@ class SafetyFineTuning(L.LightningModule):
         checkpoint["vlsafe"] = {
             "seen": self.seen,
             "trained": [row["component"] for row in self.trained if row["trainable"]],
+            "seed": self._seed,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises VlsafeError unless the checkpoint holds exactly what this config trains."""
         expected = {f"model.{name}" for name, p in self._tuned().named_parameters() if p.requires_grad}
-        missing, found = expected - set(checkpoint["state_dict"]), set(checkpoint["state_dict"])
-        if missing or not found <= set(self.state_dict()):
+        found = set(checkpoint["state_dict"]) - {f"model.{name}" for name, _ in self._trained_buffers()}
+        if found != expected:
             raise VlsafeError(
                 "the checkpoint does not fit this config's components: "
-                f"{len(missing)} trainable tensors are missing from it, "
-                f"{len(found - set(self.state_dict()))} are unknown. "
+                f"{len(expected - found)} tensors that train here are missing from it, "
+                f"{len(found - expected)} of its tensors do not train here. "
                 "Resume with the config of the run that wrote it (config.yaml in its run directory)"
             )
-        self.seen = checkpoint["vlsafe"]["seen"]
+        self.seen, self._seed = checkpoint["vlsafe"]["seen"], checkpoint["vlsafe"]["seed"]
 
     def _trained_buffers(self) -> list[tuple[str, Tensor]]:
         """Buffers of fully trained components, such as BatchNorm statistics."""

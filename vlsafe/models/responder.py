@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,11 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from vlsafe.answering import Answer, Decoding
 from vlsafe.conversation import Conversation
+from vlsafe.data.chat import end_of_turn, special_tokens
 from vlsafe.data.collate import Batch, Collate
 from vlsafe.data.encoding import Encoded, Encoding
 from vlsafe.models.backbones.base import Backbone
+from vlsafe.models.modes import evaluating
 
 
 class ModelResponder:
@@ -76,9 +79,8 @@ def generated(
 ) -> list[Answer]:
     """One Answer a row of a left-padded batch."""
     tokenizer = processor.tokenizer
-    was_training = model.training
-    model.eval()
-    try:
+    ends = end_tokens(model, processor)
+    with evaluating(model):
         tokens: Tensor = model.generate(
             **batch.to(next(model.parameters()).device).inputs,
             do_sample=decoding.temperature > 0,
@@ -88,13 +90,10 @@ def generated(
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=end_tokens(model, processor),
+            eos_token_id=ends,
             use_cache=True,
         )
-    finally:
-        model.train(was_training)
     answers = []
-    ends = set(end_tokens(model, processor))
     for row in tokens[:, batch.inputs["input_ids"].shape[1] :].tolist():
         length = next((place for place, token in enumerate(row) if token in ends), None)
         text = tokenizer.decode(row[:length], skip_special_tokens=True).strip()
@@ -105,10 +104,13 @@ def generated(
 
 
 def end_tokens(model: PreTrainedModel | PeftModel, processor: ProcessorMixin) -> list[int]:
-    """Ids that end an answer: the tokenizer's, and those that the checkpoint's generation config adds."""
+    """Ids that end an answer: the tokenizer's, those of the checkpoint's generation config, and the token that the
+    chat template puts after an answer, which a base model's configs do not know."""
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
-    return sorted({i for i in [processor.tokenizer.eos_token_id, *listed] if i is not None})
+    turn = end_of_turn(partial(processor.apply_chat_template, tokenize=False), special_tokens(processor))
+    of_turn = None if turn is None else processor.tokenizer.convert_tokens_to_ids(turn)
+    return sorted({i for i in [processor.tokenizer.eos_token_id, of_turn, *listed] if i is not None})
 
 
 @torch.inference_mode()

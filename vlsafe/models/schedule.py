@@ -29,6 +29,11 @@ def optimizer_steps(batches: int, accumulate: int, max_epochs: int | None, max_s
     return int(steps)
 
 
+def limited(batches: int, limit: int | float) -> int:
+    """Batches of an epoch under the Trainer's ``limit_train_batches``: a number of them, or a share."""
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+
+
 def scheduled(optimizer: Optimizer, shape: Shape, warmup: int, steps: int) -> LambdaLR:
     """Linear warm-up over ``warmup`` steps to each group's own rate, then ``shape`` down to 0 at ``steps``."""
 

@@ -6,16 +6,19 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Literal, get_args
 
-from torch import nn
+import torch
+from PIL import Image
+from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from vlsafe.data.chat import chat_template
 from vlsafe.errors import ConfigError
-from vlsafe.strategies.attention import choose
+from vlsafe.models.modes import evaluating
+from vlsafe.strategies.attention import Attention, choose
 
 Component = Literal["vision", "projector", "language"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
-Attention = Literal["auto", "flash_attention_2", "flash_attention_3", "sdpa", "eager"]
+_FEATURES = ("pooler_output", "deepstack_features")
 
 
 class Backbone(ABC):
@@ -71,6 +74,25 @@ class Backbone(ABC):
         if processor.tokenizer.pad_token_id is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token  # padding is masked by position
         return processor
+
+    def blank_features(self, model: PreTrainedModel) -> Tensor:
+        """The features of one blank picture, summed: what ties the vision side to a batch without pictures (pitfalls
+        E1). Zero times this leaves the loss as it is and gives every parameter a gradient on every rank."""
+        with evaluating(model):  # a blank picture shall not move BatchNorm statistics
+            pixels = self.processor.image_processor(Image.new("RGB", (64, 64)), return_tensors="pt")
+            outputs = model.get_image_features(**pixels.to(next(model.parameters()).device), return_dict=True)
+        # Qwen3-VL reads features of earlier layers too
+        return sum(part.float().sum() for name in _FEATURES for part in outputs.get(name) or ())
+
+    def unread(self, model: PreTrainedModel) -> set[str]:
+        """Names of vision and projector parameters on which no picture feature depends, such as the layers after the
+        feature layer. They cannot train, and DDP refuses parameters without a gradient (pitfalls B4)."""
+        owner = self.component_of(model)
+        seeing = {name: p for name, p in model.named_parameters() if owner[name] != "language"}
+        for parameter in seeing.values():
+            parameter.requires_grad_(True)
+        gradients = torch.autograd.grad(self.blank_features(model), list(seeing.values()), allow_unused=True)
+        return {name for name, gradient in zip(seeing, gradients, strict=True) if gradient is None}
 
     def component_of(self, model: PreTrainedModel) -> dict[str, Component]:
         """Parameter name -> component, by the longest module path that holds it.
