@@ -44,6 +44,16 @@ def test_text_and_picture_rows_in_one_batch(samples: list[Encoded], side: str) -
     )
 
 
+def test_without_padding_the_samples_stand_one_after_the_other(samples: list[Encoded]) -> None:
+    batch = Collate(pad_id=0, padding_free=True)(samples)
+    lengths = [len(sample.input_ids) for sample in samples]
+    assert batch.inputs.keys() == {"input_ids", "position_ids", "pixel_values"}  # a mask would let samples meet
+    assert batch.inputs["input_ids"].tolist() == [[i for sample in samples for i in sample.input_ids.tolist()]]
+    assert batch.inputs["position_ids"].tolist() == [[i for length in lengths for i in range(length)]]
+    assert batch.samples.tolist() == [[row for row, length in enumerate(lengths) for _ in range(length)]]
+    assert batch.labels.tolist() == [[label for sample in samples for label in sample.labels.tolist()]]
+
+
 def test_text_alone_has_no_pictures(samples: list[Encoded]) -> None:
     assert set(Collate(0)([samples[0], samples[2]]).inputs) == {"input_ids", "attention_mask"}
 

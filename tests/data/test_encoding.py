@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tiny import ask, composed, draw, golden, save_tokenizer, talk
+from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
@@ -210,6 +211,14 @@ def test_control_tokens_in_plain_text_are_broken(
         i for i in clean if i in (*special, 102)
     ]
     assert f"hi {token[0]} {token[1:]}" in attacked.text
+
+
+def test_a_control_token_without_a_role_of_its_own_is_broken_too(tokenizer: Path, tmp_path: Path) -> None:
+    more = AutoTokenizer.from_pretrained(tokenizer)
+    more.add_tokens([AddedToken("<|vision|>", special=True)])
+    more.save_pretrained(tmp_path)
+    made = Encoding(composed(tmp_path).processor)
+    assert "hi < |vision|>" in made.sample(ask("hi <|vision|>", "yes")).text
 
 
 # --- what cannot be trained on

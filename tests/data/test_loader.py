@@ -110,6 +110,11 @@ def test_the_state_counts_what_was_received_not_what_workers_prepared(workers: i
         assert made.state_dict() == {"epoch": 0, "received": received}
 
 
+def test_a_new_pass_goes_on_where_the_last_one_ended() -> None:
+    seen = [identity for ids in passes(loader(), 3) for identity in ids]
+    assert seen == [dataset()[step].id for step in range(3 * 6 * 3)]
+
+
 def test_workers_change_nothing() -> None:
     assert passes(loader(workers=2), 2) == passes(loader(workers=0), 2)
 
@@ -184,6 +189,15 @@ def test_no_validation_is_no_batches_but_test_wants_some(files: Path) -> None:
         data.test_dataloader()
     with pytest.raises(ConfigError, match=r"`predict` answers the conversations of data.prompts; name a source"):
         data.predict_dataloader()
+
+
+def test_padding_free_is_refused_where_samples_would_meet(files: Path) -> None:
+    data = conversation_data(files, padding_free=True)
+    data.setup("fit")
+    assert "position_ids" in next(iter(data.train_dataloader())).inputs
+    data.trainer.lightning_module.backbone.padding_free = False
+    with pytest.raises(ConfigError, match=r"data.padding_free: ComposedVLLM is not known to keep samples apart"):
+        data.setup("fit")
 
 
 def test_prompts_leave_the_last_answer_out_and_are_padded_on_the_left(files: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlsafe.conversation import assistant, user
 from vlsafe.data.collate import Batch, Collate
-from vlsafe.data.encoding import Encoding
+from vlsafe.data.encoding import Encoded, Encoding
 from vlsafe.models.backbones.composed import ComposedVLLM
 from vlsafe.objectives.sft import SFT
 
@@ -25,11 +25,16 @@ def backbone(request: pytest.FixtureRequest, tmp_path: Path) -> ComposedVLLM:
 
 
 @pytest.fixture
-def batch(backbone: ComposedVLLM, tmp_path: Path) -> Batch:
+def encoded(backbone: ComposedVLLM, tmp_path: Path) -> list[Encoded]:
     encoding, red = Encoding(backbone.processor), draw(tmp_path)
     two = talk(user(red, "what?"), assistant("a cat"), user("hurt it"), assistant("no"), identity="2")
     records = [ask("hi", "yes", identity="1"), two, ask("colour of this?", "red", red, identity="3")]
-    return Collate(0)([encoding.sample(record) for record in records])
+    return [encoding.sample(record) for record in records]
+
+
+@pytest.fixture
+def batch(encoded: list[Encoded]) -> Batch:
+    return Collate(0)(encoded)
 
 
 def gradients(model: Any, sft: SFT, batch: Batch) -> tuple[Any, dict[str, Tensor]]:
@@ -78,6 +83,29 @@ def test_each_sample_has_the_loss_that_it_has_alone(backbone: ComposedVLLM, batc
     first = {name: value[:1] for name, value in batch.inputs.items() if name != "pixel_values"}
     alone = SFT()(model, Batch(first, batch.labels[:1], batch.samples[:1], batch.sources[:1], batch.ids[:1]))
     assert torch.allclose(alone.loss, sums.sample_loss[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("logits", ["supervised", "all"])
+def test_without_padding_loss_and_gradients_are_the_same(
+    backbone: ComposedVLLM, encoded: list[Encoded], batch: Batch, logits: Literal["supervised", "all"]
+) -> None:
+    model = seeded_model(backbone)
+    padded, padded_gradients = gradients(model, SFT("all"), batch)
+    free, free_gradients = gradients(model, SFT(logits), Collate(0, padding_free=True)(encoded))
+    assert torch.allclose(free.sample_loss, padded.sample_loss, rtol=1e-5)
+    assert torch.equal(free.sample_tokens, padded.sample_tokens)
+    assert torch.allclose(free.loss, padded.loss, rtol=1e-5)
+    for name, gradient in padded_gradients.items():
+        assert torch.allclose(free_gradients[name], gradient, atol=1e-5), name
+
+
+def test_without_padding_a_sample_does_not_see_its_neighbours(backbone: ComposedVLLM, encoded: list[Encoded]) -> None:
+    model, collate = seeded_model(backbone), Collate(0, padding_free=True)
+    first = SFT()(model, collate(encoded))
+    encoded[0].input_ids[5:8] = 20
+    other = SFT()(model, collate(encoded))
+    assert other.sample_loss[0] != first.sample_loss[0]
+    assert torch.equal(other.sample_loss[1:], first.sample_loss[1:])
 
 
 def test_logits_are_computed_where_a_token_is_supervised_and_nowhere_else(backbone: ComposedVLLM, batch: Batch) -> None:

@@ -63,7 +63,7 @@ class Collate:
     def __call__(self, encoded: Sequence[Encoded]) -> Batch:
         batch = self._flattened(encoded) if self.padding_free else self._padded(encoded)
         for name in dict.fromkeys(name for sample in encoded for name in sample.pixels):
-            batch.inputs[name] = torch.cat([sample.pixels[name] for sample in encoded if name in sample.pixels])
+            batch.inputs[name] = _joined([sample.pixels[name] for sample in encoded if name in sample.pixels])
         return batch
 
     def _flattened(self, encoded: Sequence[Encoded]) -> Batch:
@@ -95,3 +95,15 @@ class Collate:
     @staticmethod
     def _batch(inputs: dict[str, Tensor], labels: Tensor, samples: Tensor, encoded: Sequence[Encoded]) -> Batch:
         return Batch(inputs, labels, samples, [s.source for s in encoded], [s.id for s in encoded])
+
+
+def _joined(pictures: list[Tensor]) -> Tensor:
+    """All pictures, [pictures, ...]. Some processors cut a picture into tiles, [pictures, tiles, ..., height, width];
+    one of fewer tiles is filled up with empty ones, as those processors do within a batch of their own."""
+    most = max(picture.shape[1] for picture in pictures) if pictures[0].ndim >= 4 else 0
+    return torch.cat([_filled(picture, most) if picture.ndim >= 4 else picture for picture in pictures])
+
+
+def _filled(picture: Tensor, tiles: int) -> Tensor:
+    empty = picture.new_zeros(picture.shape[0], tiles - picture.shape[1], *picture.shape[2:])
+    return torch.cat([picture, empty], dim=1)

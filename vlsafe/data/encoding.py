@@ -133,7 +133,7 @@ class Encoding:
         )
         offsets = {
             "tokens": out.pop("offset_mapping")[0],
-            "replacements": (out.pop("text_replacement_offsets") or [[]])[0],
+            "replacements": (out.pop("text_replacement_offsets", None) or [[]])[0],
         }
         ids = torch.tensor(out.pop("input_ids")[0], dtype=torch.long)
         out.pop("attention_mask", None)

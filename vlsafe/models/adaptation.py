@@ -108,7 +108,14 @@ def _lora_config(model: PreTrainedModel, backbone: Backbone, components: Compone
     }
     if len({tuning.dropout for tuning in targets.values()}) > 1:
         raise ConfigError("LoRA dropout must be the same for all components (PEFT has one for the whole model)")
-    whole = [path for component, tuning in components.items() if tuning.train == "full" for path in paths[component]]
+    modules = dict(model.named_modules())
+    full = [path for component, tuning in components.items() if tuning.train == "full" for path in paths[component]]
+    loose = [path for path in full if path not in modules]
+    if loose:
+        raise ConfigError(
+            f"{', '.join(loose)} cannot be trained in full beside LoRA elsewhere: PEFT saves whole modules only. "
+            "Train every component in full, or the language model by LoRA"
+        )
     return LoraConfig(
         r=first.rank,
         lora_alpha=first.alpha,
@@ -116,7 +123,7 @@ def _lora_config(model: PreTrainedModel, backbone: Backbone, components: Compone
         target_modules="|".join(re.escape(path) for path in targets),  # a string is matched as a full regex
         rank_pattern={f"^{re.escape(path)}$": tuning.rank for path, tuning in others.items()},
         alpha_pattern={f"^{re.escape(path)}$": tuning.alpha for path, tuning in others.items()},
-        modules_to_save=whole or None,
+        modules_to_save=full or None,
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -97,9 +99,20 @@ class SafetyFineTuning(L.LightningModule):
             plain = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
             frozen = {component for component, tuning in self.components.items() if tuning.train == "frozen"}
             owners = [(p, component) for component, found in self.backbone.modules_of(plain).items() for p in found]
+            modules = dict(plain.named_modules())
             for path, component in sorted(owners, key=lambda owner: len(owner[0])):  # a part inside another comes later
-                plain.get_submodule(path).train(component not in frozen)
+                if path in modules:
+                    modules[path].train(component not in frozen)
         return self
+
+    @contextmanager
+    def before_tuning(self) -> Iterator[None]:
+        """The model without its adapters; before the first step that is the very model, and it answers faster."""
+        if isinstance(self.model, PeftModel):
+            with self.model.disable_adapter():
+                yield
+        else:
+            yield
 
     def configure_optimizers(self) -> dict[str, Any]:
         groups = parameter_groups(self._tuned(), self.owner, self.components)

@@ -62,7 +62,8 @@ class Backbone(ABC):
 
     @abstractmethod
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
-        """Component -> fully qualified module paths in ``model``; together they hold every parameter."""
+        """Component -> fully qualified module paths in ``model``; together they hold every parameter. A parameter that
+        stands in no module of its own is named by itself."""
 
     @cached_property
     def processor(self) -> ProcessorMixin:
@@ -101,11 +102,12 @@ class Backbone(ABC):
         """
         paths = {path: component for component, found in self.modules_of(model).items() for path in found}
         modules = dict(model.named_modules())
-        missing = [path for path in paths if path not in modules]
+        parameters = dict(model.named_parameters())
+        missing = [path for path in paths if path not in modules and path not in parameters]
         owner: dict[str, Component] = {}
         homeless = []
-        for name, _ in model.named_parameters():
-            holders = [path for path in paths if name.startswith(f"{path}.")]
+        for name in parameters:
+            holders = [path for path in paths if name == path or name.startswith(f"{path}.")]
             if holders:
                 owner[name] = paths[max(holders, key=len)]
             else:

@@ -22,7 +22,8 @@ _PROJECTOR = (
 
 
 class PretrainedVLLM(Backbone):
-    """A checkpoint that transformers can load as it is (LLaVA, Qwen-VL, InternVL, Idefics3, Gemma 3, ...).
+    """A checkpoint that transformers can load as it is. Tests tune LLaVA, LLaVA-NeXT and Idefics3 (SmolVLM); models
+    that want more per-token inputs than ids and mask (Qwen-VL, Gemma 3) say so at their first batch with a picture.
 
     Args:
         checkpoint: hub name, directory or ``cache:NAME``.
@@ -71,6 +72,8 @@ class PretrainedVLLM(Backbone):
         names = {name: module for name, module in model.named_modules()}
         decoder = model.get_decoder()
         language = [name for name, module in names.items() if module is decoder] + head_path(model)
+        # embeddings of its own that the outer model holds, such as LLaVA-NeXT's line break between rows of a picture
+        language += [f"model.{name}" for name, _ in model.model.named_parameters(recurse=False)]
         return {
             "vision": [name for name in _VISION if name in names][:1],
             "projector": [name for name in _PROJECTOR if name in names],
