@@ -23,8 +23,26 @@ from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import use_cache
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.run import EvaluationPlan, RunRecorder
+from vlsafe.run_metrics import set_metrics_aside
 
 _SECRET = re.compile(r"(token|secret|password|api_?key)$", re.IGNORECASE)
+
+
+_PARSER: dict[str, Any] = {
+    "parser_mode": "omegaconf+",
+    "allow_abbrev": False,
+    "exit_on_error": False,
+    "prog": "vlsafe",
+}
+_READS_WRITES = {
+    "fit": "Reads a config (--config, several are laid over each other). Writes the run directory: config.yaml, "
+    "metrics.csv, checkpoints/, adapter/, model/, evaluation/before and after, report.json, report.html.",
+    "validate": "Reads a config and a checkpoint (--ckpt_path). Writes the loss on data.validation to standard output.",
+    "test": "Reads a config and a checkpoint (--ckpt_path). Writes the loss on data.validation to standard output, and "
+    "the evaluation's files into evaluation/test of the run directory.",
+    "predict": "Reads a config, a checkpoint (--ckpt_path) and data.prompts. Writes predictions.jsonl into the run "
+    "directory.",
+}
 
 
 class RunConfig(SaveConfigCallback):
@@ -57,10 +75,12 @@ class VlsafeCLI(LightningCLI):
         run_dir = Path(self._get(self.config_init, "run_dir"))
         mine = list(config.get("callbacks") or [])
         if not any(isinstance(callback, ModelCheckpoint) for callback in mine):
-            mine.append(ModelCheckpoint(dirpath=run_dir / "checkpoints", save_last=True, save_top_k=0))
+            mine.append(ModelCheckpoint(run_dir / "checkpoints", filename="{step}", every_n_train_steps=50))
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in mine):
             mine.append(RichProgressBar())
         mine.append(RunRecorder(run_dir, self._get(self.config_init, "evaluation")))
+        if self._get(self.config_init, "ckpt_path"):
+            set_metrics_aside(run_dir)
         # metrics.csv is always written: the report's curves come from it
         loggers = config.get("logger") or []
         loggers = [] if loggers is True else loggers if isinstance(loggers, list) else [loggers]
@@ -114,7 +134,10 @@ def built(argv: list[str], run: bool = False) -> VlsafeCLI:
             auto_configure_optimizers=False,
             save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
-            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False, "exit_on_error": False},
+            parser_kwargs={
+                **_PARSER,
+                **{verb: {**_PARSER, "description": text} for verb, text in _READS_WRITES.items()},
+            },
             args=argv,
             run=run,
         )

@@ -26,6 +26,7 @@ from vlsafe.evaluation.stages import evaluate
 from vlsafe.models.export import export_adapter, export_model
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.responder import ModelResponder
+from vlsafe.run_metrics import put_metrics_back
 from vlsafe.run_report import gathered, model_card
 
 
@@ -59,8 +60,8 @@ class EvaluationPlan:
 
 
 class RunRecorder(Checkpoint):
-    """Fills the run directory. It is one of Lightning's Checkpoint callbacks only so that it runs after the others:
-    the last checkpoint is written before the adapter is merged away.
+    """Fills the run directory. It is one of Lightning's Checkpoint callbacks only so that it runs after all others: at
+    the end it merges the adapter away, and nothing may want to save a checkpoint after that.
     """
 
     def __init__(self, directory: Path, plan: EvaluationPlan) -> None:
@@ -89,7 +90,7 @@ class RunRecorder(Checkpoint):
     def on_fit_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
         before = self.directory / "evaluation" / "before"
         if trainer.ckpt_path is None and self.plan.benchmarks and trainer.is_global_zero:
-            with self.phase("evaluate before"):
+            with self.phase("evaluate before"), pl_module.before_tuning():
                 self.plan.run(pl_module, before)
         trainer.strategy.barrier()
 
@@ -105,6 +106,8 @@ class RunRecorder(Checkpoint):
         trainer.progress_bar_callback.teardown(trainer, pl_module, "fit")  # its live display would hide the next one
         for logger in trainer.loggers:
             logger.save()
+        put_metrics_back(self.directory)
+        trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt")
         with self.phase("export"):
             export_adapter(pl_module, self.directory / "adapter")
             export_model(pl_module, self.directory / "model", model_card(self.directory, trainer.datamodule))

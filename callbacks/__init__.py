@@ -1,0 +1,7 @@
+"""Lightning callbacks for runs of vlsafe, named in YAML as ``class_path: callbacks.SafetyProbe``."""
+
+from __future__ import annotations
+
+from callbacks.safety_probe import SafetyProbe
+
+__all__ = ["SafetyProbe"]
