@@ -37,7 +37,7 @@ def _mlp(projector: LlavaMultiModalProjector, embeddings: Tensor) -> None:
 
 
 def _linear(projector: LlavaMultiModalProjector, embeddings: Tensor) -> None:
-    """One linear map: no activation, and a second layer that is the identity and stays so."""
+    """One linear map: without an activation two layers are one. The second starts as the identity."""
     _mlp(projector, embeddings)
     nn.init.eye_(projector.linear_2.weight)
     with torch.no_grad():
