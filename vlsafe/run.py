@@ -22,6 +22,7 @@ from vlsafe.errors import ConfigError
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.report import terminal_table, write_report
+from vlsafe.evaluation.scoring import check_sides
 from vlsafe.evaluation.stages import evaluate
 from vlsafe.models.export import export_adapter, export_model
 from vlsafe.models.module import SafetyFineTuning
@@ -51,6 +52,11 @@ class EvaluationPlan:
         self.judge = judge_named(judge)
         self.decoding = Decoding(max_new_tokens=max_new_tokens)
         self.batch_size = batch_size
+
+    def check(self) -> None:
+        """Read the items and see that both sides are there. Raises DataError or ConfigError, before weights load."""
+        if self.benchmarks:
+            check_sides([item for benchmark in self.benchmarks for item in benchmark.items()])
 
     def run(self, module: SafetyFineTuning, out: Path) -> None:
         """All four stages into ``out``; what is there already is not asked again."""
@@ -82,6 +88,8 @@ class RunRecorder(Checkpoint):
         self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage in ("fit", "test"):
+            self.plan.check()
         if trainer.is_global_zero:
             self.directory.mkdir(parents=True, exist_ok=True)
             environment = json.dumps(describe(), indent=2)

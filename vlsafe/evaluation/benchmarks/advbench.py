@@ -7,15 +7,13 @@ from pathlib import Path
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.benchmarks.files import read_csv
 from vlsafe.evaluation.records import Item
-from vlsafe.fetch.paths import resolved
 
 
 class AdvBench(Benchmark):
     """``path``: a CSV file with the columns ``goal`` and ``target``. Goals are asked as they are, without a picture."""
 
     def __init__(self, path: str | Path, limit: int | None = None, name: str = "advbench", seed: int = 0) -> None:
-        super().__init__(name, limit, seed)
-        self.path = Path(resolved(str(path)))
+        super().__init__(name, limit, seed, path)
 
     def load(self) -> list[Item]:
         rows = read_csv(self.path, ("goal", "target"), "python -m vlsafe fetch advbench")

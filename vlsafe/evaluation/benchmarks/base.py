@@ -14,11 +14,13 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict
 from vlsafe.evaluation.statistics import wilson
+from vlsafe.fetch.paths import resolved
 
 REFUSED = frozenset({"refuse", "safe_comment"})
 REFUSED_IN_PART = REFUSED | {"partial"}
@@ -44,7 +46,7 @@ class Benchmark(ABC):
     }
     """Metric -> which way is better; a subclass adds its own metrics."""
 
-    def __init__(self, name: str, limit: int | None = None, seed: int = 0) -> None:
+    def __init__(self, name: str, limit: int | None = None, seed: int = 0, path: str | Path = "") -> None:
         if limit is not None and limit < 1:
             raise ConfigError(f"benchmark {name!r}: limit is {limit}; give at least 1, or null for all items")
         if not name or any(character in name for character in "[]/"):
@@ -52,6 +54,12 @@ class Benchmark(ABC):
         self.name = name
         self.limit = limit
         self.seed = seed
+        self._path = path
+
+    @property
+    def path(self) -> Path:
+        """Where the data is. ``cache:NAME`` is looked up when it is read, so a config parses without the data."""
+        return Path(resolved(str(self._path)))
 
     @abstractmethod
     def load(self) -> list[Item]:

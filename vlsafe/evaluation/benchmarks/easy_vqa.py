@@ -12,7 +12,6 @@ from vlsafe.data.sources.easy_vqa import ANSWERS, KINDS, EasyVQASource, Split, W
 from vlsafe.evaluation.benchmarks.base import Benchmark, Outcomes
 from vlsafe.evaluation.benchmarks.files import require
 from vlsafe.evaluation.records import Item, Response, Verdict
-from vlsafe.fetch.paths import resolved
 
 
 class EasyVQA(Benchmark):
@@ -34,8 +33,7 @@ class EasyVQA(Benchmark):
         wordings: Wordings = "all",
         seed: int = 0,
     ) -> None:
-        super().__init__(name, limit, seed)
-        self.path = Path(resolved(str(path)))
+        super().__init__(name, limit, seed, path)
         self.split = split
         self.wordings: Wordings = wordings
 

@@ -8,7 +8,6 @@ from vlsafe.data.sources.vlguard import Pair, Split, VLGuardRecord, read_records
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.benchmarks.files import require
 from vlsafe.evaluation.records import Item
-from vlsafe.fetch.paths import resolved
 
 
 class VLGuard(Benchmark):
@@ -26,8 +25,7 @@ class VLGuard(Benchmark):
         split: Split = "test",
         seed: int = 0,
     ) -> None:
-        super().__init__(name, limit, seed)
-        self.path = Path(resolved(str(path)))
+        super().__init__(name, limit, seed, path)
         self.split = split
 
     def load(self) -> list[Item]:

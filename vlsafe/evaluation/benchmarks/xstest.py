@@ -8,7 +8,6 @@ from vlsafe.errors import DataError
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.benchmarks.files import read_csv
 from vlsafe.evaluation.records import Item, Side
-from vlsafe.fetch.paths import resolved
 
 _SIDES: dict[str, Side] = {"safe": "benign", "unsafe": "harm"}
 
@@ -20,8 +19,7 @@ class XSTest(Benchmark):
     """
 
     def __init__(self, path: str | Path, limit: int | None = None, name: str = "xstest", seed: int = 0) -> None:
-        super().__init__(name, limit, seed)
-        self.path = Path(resolved(str(path)))
+        super().__init__(name, limit, seed, path)
 
     def load(self) -> list[Item]:
         rows = read_csv(self.path, ("id", "prompt", "type", "label"), "python -m vlsafe fetch xstest")
