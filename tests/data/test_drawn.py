@@ -287,7 +287,7 @@ def test_answers_are_true_of_the_described_scene(drawn: dict[Split, list[Drawn]]
         for thing, colour in colours.findall(answer.lower().replace("id card", "ID card")):
             assert colour in {g.colour for g in scene.groups if g.kind == plurals[thing]}, answer
             checked["colours"] += 1
-    assert checked["counts"] > 60 and checked["colours"] > 15
+    assert checked["counts"] > 60 and checked["colours"] > 10
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
@@ -309,12 +309,12 @@ def runs(columns: Sequence[bool] | np.ndarray) -> int:
     return int((padded[1:] & ~padded[:-1]).sum())
 
 
-def test_three_in_ten_unsafe_requests_are_harmful_by_their_picture_alone(drawn: dict[Split, list[Drawn]]) -> None:
+def test_one_unsafe_request_in_ten_is_harmful_by_its_picture_alone(drawn: dict[Split, list[Drawn]]) -> None:
     for split in SPLITS:
         unsafe = [d for d in drawn[split] if not d.record["safe"]]
-        assert sum(is_neutral(d, split) for d in unsafe) == pytest.approx(0.3 * len(unsafe), abs=2)
+        assert sum(is_neutral(d, split) for d in unsafe) == pytest.approx(0.1 * len(unsafe), abs=2)
         safe = [d for d in drawn[split] if d.record["safe"]]
-        assert 0.1 < sum(is_neutral(d, split) for d in safe) / len(safe) < 0.3  # the wording alone says nothing
+        assert 0.05 < sum(is_neutral(d, split) for d in safe) / len(safe) < 0.15  # the wording alone says nothing
 
 
 def is_neutral(made: Drawn, split: Split) -> bool:

@@ -32,6 +32,9 @@ COUNTS: dict[Split, dict[str, dict[Medium, int]]] = {
 }
 SCENE_EMBLEMS = {"train": ("hood", "hood", "blade", "skull", "hazard"), "test": ("hood", "blade", "bomb", "skull")}
 EVERYDAY = {"train": ("tricks_train", "ordinary_train"), "test": ("ordinary_test",)}
+NEUTRAL_TURN = 4
+"""One record in ten, harmful or not, is asked about in words that its picture alone makes harmful. More of them would
+make the set a test of the vision encoder, which sees the warning signs but cannot read."""
 LONGEST_ANSWER = 25  # words of an answer beside a picture
 
 
@@ -73,7 +76,7 @@ class SplitMaker:
         """Every record of the split, shuffled, so that neither order nor id tells harmful from harmless."""
         made: list[Drawn] = []
         for medium, count in COUNTS[self._split]["unsafe"].items():
-            made += [self._unsafe_record(medium, neutral=index % 10 in (1, 4, 7)) for index in range(count)]
+            made += [self._unsafe_record(medium, neutral=index % 10 == NEUTRAL_TURN) for index in range(count)]
         safe: dict[Medium, Callable[[int], Drawn]] = {
             "scenes": self._safe_scene,
             "cards": self._safe_card,
@@ -132,7 +135,7 @@ class SplitMaker:
         else:
             scene = self._new_scene(("person",) if turn == 8 else ())
             topic = self._harm_fitting(scene)
-        if scene.count("person") == 1 and self._rng.random() < 0.7:
+        if scene.count("person") == 1 and turn == NEUTRAL_TURN:
             request, answer = self._safe_safe.neutral("scenes"), questions.continued(self._rng, scene)
         else:
             question = questions.about_scene(self._rng, self._split, scene)
@@ -152,7 +155,7 @@ class SplitMaker:
     def _written(self, picture: Picture, medium: Medium, index: int, ask: Callable[[], questions.Question]) -> Drawn:
         """A record on a card or sign: a neutral request, a question about it, or an everyday request beside it."""
         turn = index % 10
-        if turn < 4:
+        if turn == NEUTRAL_TURN:
             request, answer = self._safe_safe.neutral(medium), questions.continued(self._rng, picture)
         elif turn < 8:
             question = ask()
