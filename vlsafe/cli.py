@@ -18,6 +18,7 @@ from lightning.pytorch.trainer import Trainer
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils.logging import disable_progress_bar
 
+from vlsafe.cli_errors import readable, told_by_us
 from vlsafe.data.datamodule import ConversationData
 from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import use_cache
@@ -141,15 +142,13 @@ def built(argv: list[str], run: bool = False) -> VlsafeCLI:
             args=argv,
             run=run,
         )
-    except (ArgumentError, OmegaConfBaseException) as error:
-        raise ConfigError(readable(str(error))) from error
-
-
-def readable(message: str) -> str:
-    """The words of a parser error that a person needs: without the dump of every union member it has tried."""
-    lines = [line for line in message.splitlines() if line.strip()]
-    kept = [line for line in lines if "NestedArg(" not in line and "Expected a <class 'NoneType'>" not in line]
-    return "\n".join(kept[:12])
+    except Exception as error:
+        ours = told_by_us(error)
+        if ours is not None:
+            raise ours from None
+        if isinstance(error, ArgumentError | OmegaConfBaseException):
+            raise ConfigError(readable(str(error))) from error
+        raise
 
 
 def quieten() -> None:

@@ -14,7 +14,8 @@ from vlsafe.data.collate import Batch
 
 @dataclass
 class LossSums:
-    """``loss``: scalar, the sum of token losses, with its graph. ``sample_loss``, ``sample_tokens``: [samples], detached."""
+    """``loss``: scalar, the sum of token losses, with its graph. ``sample_loss`` and ``sample_tokens``: [samples],
+    detached."""
 
     loss: Tensor
     sample_loss: Tensor

@@ -56,3 +56,20 @@ def test_bad_records_are_named(tmp_path: Path, draw: Callable, write: Callable, 
 def test_unknown_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown split 'dev' of easy_vqa; valid splits: train, test"):
         EasyVQASource(tmp_path, "dev")  # type: ignore[arg-type]
+
+
+def test_wordings_are_held_out_alike_in_both_splits(tmp_path: Path, write: Callable) -> None:
+    """A quarter of each kind's questions is rare, at least one; common and rare share none and make up all."""
+    questions = [[f"is it {i}?", "no", 0] for i in range(8)] + [[f"which colour {i}?", "red", 0] for i in range(3)]
+    write("train/questions.json", questions * 2)
+    write("test/questions.json", questions[::-1])
+
+    def asked(split: str, wordings: Any) -> list[str]:
+        return [each.turns[0].text for each in EasyVQASource(tmp_path, split, wordings, check_images=False)]
+
+    rare = set(asked("test", "rare"))
+    assert sum(question.startswith("is it") for question in rare) == 2
+    assert sum(question.startswith("which") for question in rare) == 1
+    assert set(asked("train", "rare")) == rare
+    assert not rare & set(asked("train", "common"))
+    assert len(asked("train", "common")) + len(asked("train", "rare")) == len(asked("train", "all")) == 22

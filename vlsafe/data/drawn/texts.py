@@ -9,14 +9,14 @@ from vlsafe.data.drawn.asking import Asker, Refuser
 from vlsafe.data.drawn.choosing import deck
 from vlsafe.data.drawn.tables import Question, Topic, everyday, facts, harms, rows
 
-TRAIN_COUNTS = {"tricks_train": 150, "writing_train": 48, "ordinary_train": 376, "facts_train": 126}
+TRAIN_COUNTS = {"tricks_train": 300, "writing_train": 48, "ordinary_train": 252, "facts_train": 100}
 HARM_COUNT = {"train": 150, "test": 80}
 
 Row = dict[str, str]
 
 
 def instructions_train(rng: random.Random) -> list[Row]:
-    """700 harmless instructions in Alpaca's format, 150 of them in wordings that sound harmful."""
+    """700 harmless instructions in Alpaca's format, 300 of them in wordings that sound harmful."""
     asker = Asker(rng, "train")
     rows_made: list[Row] = []
     for name, count in TRAIN_COUNTS.items():

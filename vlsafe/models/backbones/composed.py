@@ -26,6 +26,7 @@ from vlsafe.models.backbones.base import Attention, Backbone, Component
 from vlsafe.models.encoders import ENCODERS
 from vlsafe.models.encoders.base import ImageFit, VisionEncoder
 from vlsafe.models.projectors import PROJECTORS
+from vlsafe.strategies.segments import SEGMENTED_SDPA
 
 IMAGE_TOKEN = "<image>"
 
@@ -102,7 +103,8 @@ class ComposedVLLM(Backbone):
             torch.manual_seed(self.projector_seed)
             self.projector.initialise(model.model.multi_modal_projector, language.get_input_embeddings().weight)
         model.generation_config = language.generation_config
-        model.set_attn_implementation({"text_config": self.attention})
+        attention = SEGMENTED_SDPA if self.attention == "sdpa" else self.attention
+        model.set_attn_implementation({"text_config": attention})
         return model.to(getattr(torch, self.dtype))
 
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
