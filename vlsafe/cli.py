@@ -71,6 +71,8 @@ class VlsafeCLI(LightningCLI):
         config = self.config.get(str(self.subcommand), self.config)
         use_cache(None if config.cache_dir is None else Path(config.cache_dir))
         refuse_none_strings(config)
+        if self.subcommand is not None and config.weights_only is None:
+            config.weights_only = True  # no pickled code from a checkpoint, unless the user asks for it
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         run_dir = Path(self._get(self.config_init, "run_dir"))

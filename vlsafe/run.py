@@ -115,7 +115,7 @@ class RunRecorder(Checkpoint):
         for logger in trainer.loggers:
             logger.save()
         put_metrics_back(self.directory)
-        trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt")
+        trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt", weights_only=False)
         with self.phase("export"):
             export_adapter(pl_module, self.directory / "adapter")
             export_model(pl_module, self.directory / "model", model_card(self.directory, trainer.datamodule))
@@ -160,7 +160,7 @@ class RunRecorder(Checkpoint):
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if self._interrupted and not trainer.fit_loop._should_accumulate():
             path = self.directory / "checkpoints" / "interrupted.ckpt"
-            trainer.save_checkpoint(path)
+            trainer.save_checkpoint(path, weights_only=False)
             raise Interrupted(
                 f"stopped at step {trainer.global_step}. Go on with:\n"
                 f"  python -m vlsafe fit --config {self.directory / 'config.yaml'} --ckpt_path {path}"

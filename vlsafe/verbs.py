@@ -38,10 +38,15 @@ VERBS: dict[str, Verb] = {
         "vlsafe.cli:main",
         passes_name=True,
     ),
-    "validate": Verb("loss on the validation data", "config, checkpoint -> table", "vlsafe.cli:main", passes_name=True),
-    "test": Verb("loss on the test data", "config, checkpoint -> table", "vlsafe.cli:main", passes_name=True),
+    "validate": Verb("loss on held-out conversations", "config, checkpoint -> table", "vlsafe.cli:main", passes_name=True),
+    "test": Verb(
+        "held-out loss, and the config's evaluation",
+        "config, checkpoint -> table, evaluation/test",
+        "vlsafe.cli:main",
+        passes_name=True,
+    ),
     "predict": Verb(
-        "answers to the prediction data", "config, checkpoint -> JSONL", "vlsafe.cli:main", passes_name=True
+        "answers to prompts", "config, checkpoint -> predictions.jsonl", "vlsafe.cli:main", passes_name=True
     ),
     "evaluate": Verb(
         "measure a model: safety, over-refusal, helpfulness",
