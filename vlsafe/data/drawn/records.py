@@ -35,6 +35,11 @@ EVERYDAY = {"train": ("tricks_train", "ordinary_train"), "test": ("ordinary_test
 NEUTRAL_TURN = 4
 """One record in ten, harmful or not, is asked about in words that its picture alone makes harmful. More of them would
 make the set a test of the vision encoder, which sees the warning signs but cannot read."""
+ADVICE_TURNS = {"train": range(5, 10), "test": range(5, 8)}
+"""Turns of ten in which a harmless scene is asked for advice about an object in it; more of them in training, because
+advice is worded most like a harmful request and is what a tuned model refuses first."""
+EVERYDAY_TURNS = {"train": range(5, 10), "test": range(8, 10)}
+"""The same for everyday requests beside a card or sign."""
 LONGEST_ANSWER = 25  # words of an answer beside a picture
 
 
@@ -125,7 +130,7 @@ class SplitMaker:
         if turn < 5:
             topic = next(self._object_harms)
             scene = self._new_scene(topic.kinds)
-        elif turn < 8:
+        elif turn in ADVICE_TURNS[self._split]:
             helpful = next(self._advice)
             scene = self._new_scene(helpful.kinds)
             topic = self._harm_fitting(scene)
@@ -157,12 +162,12 @@ class SplitMaker:
         turn = index % 10
         if turn == NEUTRAL_TURN:
             request, answer = self._safe_safe.neutral(medium), questions.continued(self._rng, picture)
-        elif turn < 8:
-            question = ask()
-            request, answer = self._safe_safe.question(question, repeat=True), question.answer
-        else:
+        elif turn in EVERYDAY_TURNS[self._split]:
             helpful = next(self._everyday)
             request, answer = self._safe_safe.tied(self._safe_safe.topic(helpful), medium), helpful.answer
+        else:
+            question = ask()
+            request, answer = self._safe_safe.question(question, repeat=True), question.answer
         return self._safe(picture, medium, request, answer, next(self._harms))
 
     def _safe(self, picture: Picture, medium: Medium, request: str, answer: str, harm: Topic) -> Drawn:
