@@ -35,6 +35,8 @@ _PARSER: dict[str, Any] = {
     "exit_on_error": False,
     "prog": "vlsafe",
 }
+_OF_THE_CALL = ("ckpt_path", "weights_only", "verbose", "return_predictions")
+"""Options of one call of a verb, no part of what defines the run."""
 _READS_WRITES = {
     "fit": "Reads a config (--config, several are laid over each other). Writes the run directory: config.yaml, "
     "metrics.csv, checkpoints/, adapter/, model/, evaluation/before and after, report.json, report.html.",
@@ -53,7 +55,10 @@ class RunConfig(SaveConfigCallback):
         directory = Path(self.config.run_dir)
         directory.mkdir(parents=True, exist_ok=True)
         name = "config.yaml" if stage == "fit" else f"config.{stage}.yaml"
-        text = self.parser.dump(without_secrets(self.config), skip_none=False)
+        config = without_secrets(self.config)
+        for key in _OF_THE_CALL:
+            config.pop(key, None)
+        text = self.parser.dump(config, skip_none=False)
         (directory / name).write_text(text, encoding="utf-8")
 
 

@@ -109,7 +109,13 @@ class RunRecorder(Checkpoint):
     def on_train_end(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
         signal.signal(signal.SIGINT, self._previous_handler)
         self.phases["train"] = time.perf_counter() - self._train_began
-        if self._interrupted or trainer.fast_dev_run or not trainer.is_global_zero:
+        if self._interrupted:
+            config, checkpoint = self.directory / "config.yaml", self.directory / "checkpoints" / "interrupted.ckpt"
+            raise Interrupted(
+                f"stopped at step {trainer.global_step}. Go on with:\n"
+                f"  python -m vlsafe fit --config {config} --ckpt_path {checkpoint}"
+            )
+        if trainer.fast_dev_run or not trainer.is_global_zero:
             return
         trainer.progress_bar_callback.teardown(trainer, pl_module, "fit")  # its live display would hide the next one
         for logger in trainer.loggers:
@@ -161,10 +167,7 @@ class RunRecorder(Checkpoint):
         if self._interrupted and not trainer.fit_loop._should_accumulate():
             path = self.directory / "checkpoints" / "interrupted.ckpt"
             trainer.save_checkpoint(path, weights_only=False)
-            raise Interrupted(
-                f"stopped at step {trainer.global_step}. Go on with:\n"
-                f"  python -m vlsafe fit --config {self.directory / 'config.yaml'} --ckpt_path {path}"
-            )
+            trainer.should_stop = True  # this step is still logged; on_train_end says how to go on
 
 
 class Interrupted(ConfigError):

@@ -139,7 +139,7 @@ class ConversationData(L.LightningDataModule):
         collate = Collate(records.encoding.tokenizer.pad_token_id, side)
         rank, world = self.trainer.global_rank, self.trainer.world_size
         mine = range(rank, len(records), world)
-        return DataLoader(records, self.batch_size, sampler=mine, collate_fn=collate, **self._loading())
+        return DataLoader(records, batch_size=self.batch_size, sampler=mine, collate_fn=collate, **self._loading())
 
     def _steps(self) -> StepSampler:
         samples = len(self.open())

@@ -76,6 +76,10 @@ class SafetyFineTuning(L.LightningModule):
 
     # --- construction -------------------------------------------------------------------------------------------
 
+    def setup(self, stage: str) -> None:
+        """The processor first: it is cheap, and what is missing is told before any weight is read."""
+        assert self.backbone.processor is not None
+
     def configure_model(self) -> None:
         """Load and adapt the model, once; Lightning may call this again."""
         if self.model is not None:
