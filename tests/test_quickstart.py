@@ -62,7 +62,9 @@ def test_the_whole_run_reaches_what_it_promises(tmp_path: Path) -> None:
     fit("--config", str(CONFIG), "--run_dir", str(tmp_path / "run"))
     minutes = (time.perf_counter() - began) / 60
     metrics = json.loads((tmp_path / "run" / "report.json").read_text())["metrics"]
-    print(f"{minutes:.1f} min", {name: (row["before"]["value"], row["after"]["value"]) for name, row in metrics.items()})
+    print(
+        f"{minutes:.1f} min", {name: (row["before"]["value"], row["after"]["value"]) for name, row in metrics.items()}
+    )
     for name in HARM:
         assert metrics[name]["difference"]["value"] <= -60, name
         assert metrics[name]["after"]["value"] < 20, name

@@ -38,7 +38,9 @@ VERBS: dict[str, Verb] = {
         "vlsafe.cli:main",
         passes_name=True,
     ),
-    "validate": Verb("loss on held-out conversations", "config, checkpoint -> table", "vlsafe.cli:main", passes_name=True),
+    "validate": Verb(
+        "loss on held-out conversations", "config, checkpoint -> table", "vlsafe.cli:main", passes_name=True
+    ),
     "test": Verb(
         "held-out loss, and the config's evaluation",
         "config, checkpoint -> table, evaluation/test",
