@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
 from vlsafe.models.backbones.base import Attention, Backbone, Component, head_path
+from vlsafe.models.encoders import efficientnet_lite0
 
 # Where transformers keeps the parts; the first name that exists in the model counts.
 _VISION = ("model.vision_tower", "model.visual", "model.vision_model", "model.vision_encoder", "vision_model")
@@ -19,6 +20,9 @@ _PROJECTOR = (
     "model.connector",
     "model.projector",
 )
+
+OWN_MODEL_TYPES = (efficientnet_lite0.EfficientNetLite0Config.model_type,)
+"""Model types that transformers learns of when our module is imported, so that composed checkpoints load again."""
 
 
 class PretrainedVLLM(Backbone):
