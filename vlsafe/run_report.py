@@ -92,5 +92,8 @@ there: attack success and over-refusal before and after, with intervals.
 |---|---|
 {parts}
 
+Load it with `vlsafe.PretrainedVLLM(<this folder>)`. Plain transformers loads it too; where the vision encoder is
+vlsafe's own EfficientNet-Lite0, import `vlsafe.models.encoders.efficientnet_lite0` first.
+
 The licences of the base model and of each part of the data hold for this model too.
 """

@@ -12,7 +12,7 @@ import torch
 from fitting import data, files, module, trainer
 from peft import PeftModel
 from safetensors import safe_open
-from tiny import ask
+from tiny import ask, composed, seeded_model
 from torch import Tensor
 
 from vlsafe import PretrainedVLLM, SafetyFineTuning
@@ -68,6 +68,22 @@ def test_the_merged_model_gives_the_same_logits_in_a_new_process(
     assert done.stdout.split("difference ")[1] == "0.0 [2, 4]\n"
     pretrained = PretrainedVLLM(str(out), dtype="float32")
     assert pretrained.processor.chat_template == tuned.backbone.processor.chat_template
+
+
+def test_our_own_encoder_loads_in_a_new_process_too(tokenizer: Path, tmp_path: Path) -> None:
+    """transformers does not know EfficientNet-Lite0: PretrainedVLLM has to tell it, with nothing else imported."""
+    model = seeded_model(composed(tokenizer, "efficientnet_lite0"))
+    model.save_pretrained(tmp_path / "model")
+    total = sum(float(parameter.double().sum()) for parameter in model.parameters())
+    code = (
+        "import sys; from vlsafe import PretrainedVLLM; "
+        "model = PretrainedVLLM(sys.argv[1], dtype='float32').load_model(); "
+        "print(sum(float(p.double().sum()) for p in model.parameters()))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "model")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == pytest.approx(total)
 
 
 def test_the_adapter_on_a_freshly_assembled_base_gives_the_same_logits(
