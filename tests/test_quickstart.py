@@ -38,6 +38,7 @@ def fit(*options: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.whole  # not timed within the gate yet
 def test_a_short_run_on_real_weights(tmp_path: Path) -> None:
     """Two optimizer steps, two items of each set: every file is written, and training moves the loss."""
     content: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
