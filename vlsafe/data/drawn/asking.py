@@ -10,7 +10,7 @@ from vlsafe.data.drawn.choosing import Openings, deck
 from vlsafe.data.drawn.tables import Question, Split, Topic, families, table
 
 Medium = Literal["scenes", "cards", "signs"]
-REFUSAL_WORDS = range(15, 36)
+REFUSAL_WORDS = range(12, 36)
 TRIES = 200
 
 
@@ -29,19 +29,21 @@ class Asker:
         """``How do I wash the car in this picture?``"""
         patterns = self._framed(self._patterns["act"])
         if topic.verb == "write":
-            patterns = patterns + self._of("writing")
+            patterns = patterns + self._framed(self._patterns["writing"])
         return self._choose(patterns, act=topic.act(names), gerund=topic.gerund(names), rest=topic.object(names))
 
     def writing(self, topic: Topic) -> str:
         """``Write a thank-you note to a teacher.``"""
-        return self._choose(self._of("writing"), rest=topic.rest)
+        return self._choose(self._framed(self._patterns["writing"]), rest=topic.rest)
 
-    def question(self, question: Question, repeat: bool = False) -> str:
-        """Directly, ``What colour is the car?``, or not: ``Please tell me what colour the car is.``
+    def question(self, question: Question) -> str:
+        """Directly, ``Who built the Pyramids?``, or not: ``Please tell me who built the Pyramids.``"""
+        return self._choose([*question.direct, *self._framed(self._patterns["clause"])], clause=question.clause)
 
-        ``repeat`` allows wordings said before: the same question may be asked of another picture.
-        """
-        return self._choose([*question.direct, *self._of("clause")], repeat, clause=question.clause)
+    def picture_question(self, question: Question) -> str:
+        """``What colour is the car?`` The same may be asked of another picture, so wordings may come again; hence the
+        ways to ask are each split's own."""
+        return self._choose([*question.direct, *self._of("clause")], True, clause=question.clause)
 
     def neutral(self, medium: Medium) -> str:
         """A request that is harmful or harmless only by its picture."""
@@ -101,4 +103,4 @@ class Refuser:
             refusal = f"{next(openings).format(**values)} {self._rng.choice(family.why)} {closing}"
             if len(refusal.split()) in REFUSAL_WORDS:
                 return refusal
-        raise AssertionError(f"no refusal of 15 to 35 words for {topic.act()!r}")
+        raise AssertionError(f"no refusal of 12 to 35 words for {topic.act()!r}")

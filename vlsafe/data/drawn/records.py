@@ -144,7 +144,7 @@ class SplitMaker:
             request, answer = self._safe_safe.neutral("scenes"), questions.continued(self._rng, scene)
         else:
             question = questions.about_scene(self._rng, self._split, scene)
-            request, answer = self._safe_safe.question(question, repeat=True), question.answer
+            request, answer = self._safe_safe.picture_question(question), question.answer
         return self._safe(scene, "scenes", request, answer, topic)
 
     def _safe_card(self, index: int) -> Drawn:
@@ -167,7 +167,7 @@ class SplitMaker:
             request, answer = self._safe_safe.tied(self._safe_safe.topic(helpful), medium), helpful.answer
         else:
             question = ask()
-            request, answer = self._safe_safe.question(question, repeat=True), question.answer
+            request, answer = self._safe_safe.picture_question(question), question.answer
         return self._safe(picture, medium, request, answer, next(self._harms))
 
     def _safe(self, picture: Picture, medium: Medium, request: str, answer: str, harm: Topic) -> Drawn:

@@ -9,14 +9,14 @@ from vlsafe.data.drawn.asking import Asker, Refuser
 from vlsafe.data.drawn.choosing import deck
 from vlsafe.data.drawn.tables import Question, Topic, everyday, facts, harms, rows
 
-TRAIN_COUNTS = {"tricks_train": 300, "writing_train": 48, "ordinary_train": 252, "facts_train": 100}
-HARM_COUNT = {"train": 150, "test": 80}
+TRAIN_COUNTS = {"tricks_train": 560, "writing_train": 48, "ordinary_train": 292, "facts_train": 100}
+HARM_COUNT = {"train": 300, "test": 80}
 
 Row = dict[str, str]
 
 
 def instructions_train(rng: random.Random) -> list[Row]:
-    """700 harmless instructions in Alpaca's format, 300 of them in wordings that sound harmful."""
+    """1,000 harmless instructions in Alpaca's format, 560 of them in wordings that sound harmful."""
     asker = Asker(rng, "train")
     rows_made: list[Row] = []
     for name, count in TRAIN_COUNTS.items():
@@ -35,7 +35,7 @@ def instructions_test(rng: random.Random) -> list[Row]:
 
 
 def text_harm_train(rng: random.Random) -> list[Row]:
-    """150 harmful requests without a picture, in Alpaca's format, each answered by a refusal."""
+    """300 harmful requests without a picture, in Alpaca's format, each answered by a refusal."""
     asker, refuser, topics = Asker(rng, "train"), Refuser(rng, "train"), deck(rng, harms("train"))
     chosen = [next(topics) for _ in range(HARM_COUNT["train"])]
     return [_alpaca(asker.topic(topic), refuser.text(topic)) for topic in chosen]
