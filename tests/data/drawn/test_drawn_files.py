@@ -121,8 +121,9 @@ def test_topics_and_patterns_are_held_out() -> None:
     assert all(not train & test for train, test in held_out)
 
 
-FUNCTION_WORDS = """a an the of in on at to for with by from or and not is was are be how do does did i what which who why
-when where can you me he she his her my your their it its that this there as about no one"""
+FUNCTION_WORDS = """
+a an the of in on at to for with by from or and not is was are be how do does did i what which who
+why when where can you me he she his her my your their it its that this there as about no one"""
 STOP = frozenset(FUNCTION_WORDS.split())
 
 
