@@ -123,7 +123,7 @@ def test_the_summary_counts_what_trains(tokenizer: Path) -> None:
     assert rows["projector"]["parameters"] == projector
     plain = tuned.backbone.load_model()
     assert sum(row["parameters"] for row in rows.values()) == sum(p.numel() for p in plain.parameters())
-    assert rows["language"]["note"] == "rank 2, alpha 4"
+    assert rows["language"]["note"] == "rank 2, alpha 4, embeddings frozen, head frozen"
 
 
 def test_building_twice_builds_once(tokenizer: Path) -> None:

@@ -1,144 +1,163 @@
-"""One table decides what trains: component -> frozen | full | lora, and its learning rate (pitfalls area B)."""
+"""From the component table to a model in which exactly that trains, by fully qualified names (pitfalls area B)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from rich.table import Table as RichTable
+from peft import PeftModel, get_peft_model
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
 from vlsafe.errors import ConfigError
-from vlsafe.models.backbones.base import COMPONENTS, Backbone, Component
+from vlsafe.models.backbones.base import Backbone, Component
+from vlsafe.models.components import Components, Tuning
+from vlsafe.models.lora import lora_config, targets_of
+from vlsafe.models.quantised import quantise
+
+__all__ = [
+    "Components",
+    "Plan",
+    "Tuning",
+    "adapt",
+    "adapted_by",
+    "component_of",
+    "original_name",
+    "planned",
+    "set_modes",
+]
 
 _PEFT_PREFIX = "base_model.model."
+_ADAPTER_WEIGHT = re.compile(r"\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\..*$")
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """What happens to one component.
+class Plan:
+    """What the component table means in one model; all names are those of the model before it is adapted."""
 
-    Args:
-        train: ``frozen``, ``full`` or ``lora``.
-        learning_rate: peak learning rate; needed unless frozen.
-        rank, alpha, dropout: of the LoRA adapters (Hu et al. 2021, arXiv 2106.09685).
-        targets: names of the linear layers that get adapters; None takes every linear layer of the component but
-            the output head.
-    """
-
-    train: Literal["frozen", "full", "lora"] = "frozen"
-    learning_rate: float | None = None
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    targets: list[str] | None = None
-
-
-@dataclass(frozen=True)
-class Components:
-    """The component table of a run."""
-
-    vision: Tuning = field(default_factory=Tuning)
-    projector: Tuning = field(default_factory=Tuning)
-    language: Tuning = field(default_factory=Tuning)
-
-    def items(self) -> list[tuple[Component, Tuning]]:
-        return [(component, getattr(self, component)) for component in COMPONENTS]
-
-    def check(self) -> None:
-        """What is wrong with the table, all at once, before weights load. Raises ConfigError."""
-        problems = []
-        for component, tuning in self.items():
-            where = f"model.components.{component}"
-            if tuning.train == "frozen" and tuning.learning_rate is not None:
-                problems.append(f"{where} is frozen but has a learning_rate; remove it or set train: full")
-            if tuning.train != "frozen" and tuning.learning_rate is None:
-                problems.append(f"{where} is trained ({tuning.train}) but has no learning_rate")
-            if tuning.learning_rate is not None and tuning.learning_rate <= 0:
-                problems.append(f"{where}.learning_rate is {tuning.learning_rate}; freeze the component instead")
-            if tuning.train == "lora" and tuning.rank < 1:
-                problems.append(f"{where}.rank is {tuning.rank}, must be at least 1")
-        if all(tuning.train == "frozen" for _, tuning in self.items()):
-            problems.append("model.components freezes every component, so nothing would train")
-        if problems:
-            raise ConfigError(problems)
+    owner: dict[str, Component]
+    """Parameter -> its component."""
+    full: set[str]
+    """Parameters that train themselves."""
+    saved: list[str]
+    """Modules that hold them, and that PEFT saves whole beside adapters."""
+    adapted: dict[str, Tuning]
+    """Linear layers that get adapters."""
+    packed: list[str]
+    """Linear layers whose weights are kept in 4 bits."""
+    words: str
+    """What happens to the input embeddings and the output head, in a few words."""
+    tied: bool
+    """Whether embeddings that train share their tensor with the output head."""
+    modes: dict[str, bool]
+    """Module -> whether it is in train mode while the model trains. Of two that lie inside each other, the inner
+    one counts."""
 
 
 def adapt(model: PreTrainedModel, backbone: Backbone, components: Components) -> PreTrainedModel | PeftModel:
     """Freeze, unfreeze and add adapters as the table says; the returned model's trainable set is checked against it.
 
-    A fully trained component beside a LoRA one becomes one of PEFT's ``modules_to_save``, so that the adapter folder
-    holds everything that was trained. What no picture feature depends on (:meth:`Backbone.unread`) stays frozen.
+    A fully trained component beside an adapted one becomes one of PEFT's ``modules_to_save``, so that the adapter
+    folder holds everything that was trained. What no picture feature depends on (:meth:`Backbone.unread`) stays frozen.
+    Raises ConfigError when the table does not fit the model.
     """
+    return adapted_by(planned(model, backbone, components), model)
+
+
+def planned(model: PreTrainedModel, backbone: Backbone, components: Components) -> Plan:
+    """The plan for this model. Raises ConfigError when the table names what the model does not have."""
     owner = backbone.component_of(model)
-    tuning = dict(components.items())
-    sees = any(tuning[component].train != "frozen" for component in ("vision", "projector"))
+    sees = components.trains("vision") or components.trains("projector")
     unread = backbone.unread(model) if sees else set()
-    expected = {name for name, component in owner.items() if tuning[component].train == "full"} - unread
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in expected)
-    if any(t.train == "lora" for t in tuning.values()):
-        model = get_peft_model(model, _lora_config(model, backbone, components, unread))
-        for name, parameter in model.named_parameters():
-            if original_name(name) in unread:  # PEFT trains the whole of what it is to save
-                parameter.requires_grad_(False)
-    _assert_trainable(model, expected, lora={c for c, t in tuning.items() if t.train == "lora"}, owner=owner)
-    return model
+    vision = components.vision
+    layers = [] if vision.last_layers is None else _last_layers(model, owner, unread, vision.last_layers)
+    words, said = _words(model, components)
 
+    def chosen(name: str) -> bool:
+        """Whether ``last_layers`` takes the parameter in."""
+        return owner[name] != "vision" or vision.last_layers is None or _inside(name, layers)
 
-def _lora_config(model: PreTrainedModel, backbone: Backbone, components: Components, unread: set[str]) -> LoraConfig:
-    paths = backbone.modules_of(model)
-    head = model.get_output_embeddings()
-    targets: dict[str, Tuning] = {}
-    for component, tuning in components.items():
-        if tuning.train == "lora":
-            linear = _linear_layers(model, paths, component, tuning.targets, head)
-            found = [path for path in linear if f"{path}.weight" not in unread]
-            if not found:
-                raise ConfigError(f"model.components.{component}: no linear layer is named {tuning.targets}")
-            targets |= {path: tuning for path in found}
-    first = next(iter(targets.values()))
-    others = {
-        path: tuning for path, tuning in targets.items() if (tuning.rank, tuning.alpha) != (first.rank, first.alpha)
+    tuning = dict(components.items())
+    full = {
+        n for n, c in owner.items() if tuning[c].train == "full" and n not in words and n not in unread and chosen(n)
     }
-    if len({tuning.dropout for tuning in targets.values()}) > 1:
-        raise ConfigError("LoRA dropout must be the same for all components (PEFT has one for the whole model)")
-    modules = dict(model.named_modules())
-    full = [path for component, tuning in components.items() if tuning.train == "full" for path in paths[component]]
-    loose = [path for path in full if path not in modules]
-    if loose:
-        raise ConfigError(
-            f"{', '.join(loose)} cannot be trained in full beside LoRA elsewhere: PEFT saves whole modules only. "
-            "Train every component in full, or the language model by LoRA"
+    full |= {name for name, part in words.items() if part == "full"}
+    head = model.get_output_embeddings()
+    linear: dict[Component, list[str]] = {component: [] for component in tuning}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module is not head and f"{path}.weight" in owner:
+            linear[owner[f"{path}.weight"]].append(path)
+    readable = {
+        c: [p for p in paths if f"{p}.weight" not in unread and chosen(f"{p}.weight")] for c, paths in linear.items()
+    }
+    adapted = {p: t for c, t in components.items() if t.adapts for p in targets_of(c, t, readable[c])}
+    embeddings = _weight_name(model, model.get_input_embeddings())
+    tied = embeddings in full and _weight_name(model, head) == embeddings
+    paths = {path: component for component, found in backbone.modules_of(model).items() for path in found}
+    modes = {path: tuning[component].train != "frozen" for path, component in paths.items()}
+    if vision.last_layers is not None:
+        modes |= {path: False for path, component in paths.items() if component == "vision"} | dict.fromkeys(
+            layers, True
         )
-    return LoraConfig(
-        r=first.rank,
-        lora_alpha=first.alpha,
-        lora_dropout=first.dropout,
-        target_modules="|".join(re.escape(path) for path in targets),  # a string is matched as a full regex
-        rank_pattern={f"^{re.escape(path)}$": tuning.rank for path, tuning in others.items()},
-        alpha_pattern={f"^{re.escape(path)}$": tuning.alpha for path, tuning in others.items()},
-        modules_to_save=full or None,
+    return Plan(
+        owner=owner,
+        full=full,
+        saved=_covering(model, full, unread, apart=embeddings if tied else None) if adapted else [],
+        adapted=adapted,
+        packed=[path for c, t in components.items() if t.train == "qlora" for path in linear[c]],
+        words=said,
+        tied=tied,
+        modes=modes,
     )
 
 
-def _linear_layers(
-    model: nn.Module, paths: dict[Component, list[str]], component: Component, names: list[str] | None, head: nn.Module
-) -> Iterable[str]:
-    for path, module in model.named_modules():
-        named = names is None or path.rsplit(".", 1)[-1] in names
-        if named and isinstance(module, nn.Linear) and module is not head and _owner_of(path, paths) == component:
-            yield path
+def adapted_by(plan: Plan, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
+    """The model as the plan says, its trainable set asserted."""
+    if plan.packed:
+        quantise(model, plan.packed)
+    if plan.adapted:
+        model = get_peft_model(model, lora_config(plan.adapted, plan.saved, plan.tied))
+    for name, parameter in model.named_parameters():  # after PEFT, which freezes and unfreezes by itself (pitfalls B3)
+        parameter.requires_grad_(_trains(name, plan))
+    _assert_trainable(model, plan)
+    return model
 
 
-def _owner_of(path: str, paths: dict[Component, list[str]]) -> Component | None:
-    held = [(len(p), c) for c, found in paths.items() for p in found if path == p or path.startswith(f"{p}.")]
-    return max(held)[1] if held else None
+def _trains(name: str, plan: Plan) -> bool:
+    if "lora_" in name:
+        return _ADAPTER_WEIGHT.sub("", original_name(name)) in plan.adapted
+    return original_name(name) in plan.full and ".original_module." not in name
+
+
+def _assert_trainable(model: nn.Module, plan: Plan) -> None:
+    """The trainable parameters are those of the plan, no more and no fewer (pitfalls B2)."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    full = {original_name(name) for name in trained if "lora_" not in name}
+    layers = {_ADAPTER_WEIGHT.sub("", original_name(name)) for name in trained if "lora_" in name}
+    if full != plan.full or layers != set(plan.adapted):
+        raise AssertionError(
+            "the trainable set differs from the component table: "
+            f"parameters {sorted(full ^ plan.full)[:5]}, adapters {sorted(layers ^ set(plan.adapted))[:5]}"
+        )
+
+
+def set_modes(plan: Plan, model: nn.Module) -> None:
+    """Train mode for what trains, eval mode for what is frozen, so that its dropout is off. BatchNorm is in train mode
+    only where it trains itself: beside adapters too, its statistics stay those of the weights that it came with."""
+    modules: dict[str, list[nn.Module]] = {}
+    for name, module in model.named_modules():
+        modules.setdefault(original_name(f"{name}.").removesuffix("."), []).append(module)
+    for path, training in sorted(plan.modes.items(), key=lambda mode: len(mode[0])):
+        for module in modules.get(path, []):
+            module.train(training)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
+            module.eval()
+
+
+# --- names ------------------------------------------------------------------------------------------------------
 
 
 def original_name(name: str) -> str:
@@ -150,64 +169,99 @@ def original_name(name: str) -> str:
 def component_of(name: str, owner: dict[str, Component]) -> Component:
     """Component of a parameter of the adapted model; an adapter weight belongs to the layer that it adapts."""
     plain = original_name(name)
-    if plain in owner:
-        return owner[plain]
-    layer = re.sub(r"\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\..*$", "", plain)
-    return owner[f"{layer}.weight"]
+    return owner[plain] if plain in owner else owner[f"{_ADAPTER_WEIGHT.sub('', plain)}.weight"]
 
 
-def _assert_trainable(model: nn.Module, full: set[str], lora: set[Component], owner: dict[str, Component]) -> None:
-    """The trainable parameters are exactly those of full components, and adapters of LoRA ones."""
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    wrong = [n for n in trained if "lora_" in n and component_of(n, owner) not in lora]
-    wrong += [n for n in trained if "lora_" not in n and original_name(n) not in full]
-    missing = full - {original_name(name) for name in trained}
-    adapted = {component_of(name, owner) for name in trained if "lora_" in name}
-    if wrong or missing or adapted != lora:
-        raise AssertionError(f"trainable set differs from the component table: {wrong=} {missing=} {adapted=} {lora=}")
+def _inside(name: str, paths: list[str]) -> bool:
+    return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
-def summary(model: nn.Module, owner: dict[str, Component], components: Components) -> list[dict[str, Any]]:
-    """One row a component: parameters of the original model, trainable parameters, learning rate."""
-    rows = {
-        c: {
-            "component": c,
-            "train": t.train,
-            "learning_rate": t.learning_rate,
-            "parameters": 0,
-            "trainable": 0,
-            "note": "",
+def _weight_name(model: nn.Module, module: nn.Module | None) -> str | None:
+    """Name under which the model lists the module's weight: for a tied head that of the embeddings."""
+    if module is None:
+        return None
+    return next((name for name, parameter in model.named_parameters() if parameter is module.weight), None)
+
+
+# --- parts of components ------------------------------------------------------------------------------------------
+
+
+def _words(model: PreTrainedModel, components: Components) -> tuple[dict[str, str], str]:
+    """Weights of the input embeddings and of the head -> ``frozen`` or ``full``; and the same in words.
+
+    Raises ConfigError when a tied head is to be treated in another way than the embeddings.
+    """
+    follows = "full" if components.language.train == "full" else "frozen"
+    embeddings = _weight_name(model, model.get_input_embeddings())
+    head = _weight_name(model, model.get_output_embeddings())
+    if head == embeddings and embeddings is not None:
+        stated = components.embeddings or components.head or follows
+        if components.head not in (None, stated):
+            raise ConfigError(
+                "the output head of this model is tied to its input embeddings, one tensor for both: set "
+                f"model.components.head to {stated}, as embeddings, or leave it out"
+            )
+        return {embeddings: stated}, f"embeddings and tied head {stated}"
+    parts = {"embeddings": components.embeddings or follows, "head": components.head or follows}
+    named = {name: part for name, part in zip((embeddings, head), parts.values(), strict=True) if name is not None}
+    bias = f"{_path_of(model, model.get_output_embeddings())}.bias"
+    if bias in dict(model.named_parameters()):
+        named[bias] = parts["head"]
+    return named, ", ".join(f"{word} {part}" for word, part in parts.items())
+
+
+def _path_of(model: nn.Module, wanted: nn.Module | None) -> str | None:
+    return next((path for path, module in model.named_modules() if module is wanted), None)
+
+
+def _last_layers(model: nn.Module, owner: dict[str, Component], unread: set[str], count: int) -> list[str]:
+    """Paths of the last ``count`` layers, of those that are read, of every stack in the vision encoder."""
+    stacks: list[str] = []
+    chosen: list[str] = []
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or _inside(path, stacks) or len({type(part) for part in module}) != 1:
+            continue
+        layers = {
+            f"{path}.{i}": [n for n, _ in layer.named_parameters(prefix=f"{path}.{i}")]
+            for i, layer in enumerate(module)
         }
-        for c, t in components.items()
-    }
-    for component, tuning in components.items():
-        if tuning.train == "lora":
-            rows[component]["note"] = f"rank {tuning.rank}, alpha {tuning.alpha}"
-    for name, parameter in model.named_parameters():
-        row: dict[str, Any] = rows[component_of(name, owner)]
-        if "lora_" not in name and ".modules_to_save." not in name:
-            row["parameters"] += parameter.numel()
-        if parameter.requires_grad:
-            row["trainable"] += parameter.numel()
-    return list(rows.values())
+        if {owner.get(name) for names in layers.values() for name in names} != {"vision"}:
+            continue
+        stacks.append(path)
+        read = [layer for layer, names in layers.items() if not unread.issuperset(names)]
+        if count > len(read):
+            raise ConfigError(
+                f"model.components.vision.last_layers is {count}, but {path} has {len(read)} layers that are read; "
+                "leave it out to train the whole encoder"
+            )
+        chosen += read[-count:]
+    if not chosen:
+        raise ConfigError("model.components.vision.last_layers: this encoder has no stack of layers; leave it out")
+    return chosen
 
 
-def summary_table(rows: list[dict[str, Any]]) -> RichTable:
-    table = RichTable(title="what trains")
-    for column in ("component", "train", "learning rate", "parameters", "trainable"):
-        table.add_column(column, justify="left" if column in ("component", "train") else "right")
-    for row in rows:
-        rate = "" if row["learning_rate"] is None else f"{row['learning_rate']:g}"
-        how = f"{row['train']} ({row['note']})" if row["note"] else row["train"]
-        table.add_row(row["component"], how, rate, f"{row['parameters']:,}", f"{row['trainable']:,}")
-    return table
+def _covering(model: nn.Module, full: set[str], unread: set[str], apart: str | None) -> list[str]:
+    """The fewest modules that hold the parameters ``full`` and, but for unread ones, no others.
+
+    ``apart``: a parameter whose module must not be hidden in a larger one. Raises ConfigError for parameters that
+    stand in a module beside others that do not train.
+    """
+    return list(_cover(model, "", full, unread, apart))
 
 
-def parameter_groups(model: nn.Module, owner: dict[str, Component], components: Components) -> list[dict[str, Any]]:
-    """Optimizer groups, one a trained component, each with its learning rate and its name."""
-    groups: dict[Component, list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault(component_of(name, owner), []).append(parameter)
-    rates = {component: tuning.learning_rate for component, tuning in components.items()}
-    return [{"params": params, "lr": rates[component], "name": component} for component, params in groups.items()]
+def _cover(module: nn.Module, path: str, full: set[str], unread: set[str], apart: str | None) -> Iterator[str]:
+    names = {name for name, _ in module.named_parameters(prefix=path)}
+    if not names & full:
+        return
+    whole = names <= full | unread and not (apart in names and len(names) > 1)
+    if path and whole and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+        yield path
+        return
+    loose = {name for name, _ in module.named_parameters(prefix=path, recurse=False)} & full
+    if loose:
+        raise ConfigError(
+            f"{', '.join(sorted(loose))} cannot be trained in full beside LoRA elsewhere: PEFT saves whole modules "
+            "only. Train every component in full, or the language model by LoRA"
+        )
+    for name, child in module.named_children():
+        yield from _cover(child, f"{path}.{name}" if path else name, full, unread, apart)

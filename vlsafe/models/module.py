@@ -18,10 +18,13 @@ from transformers import PreTrainedModel
 from vlsafe.answering import Decoding
 from vlsafe.data.collate import Batch
 from vlsafe.errors import ConfigError, VlsafeError
-from vlsafe.models.adaptation import Components, adapt, parameter_groups, summary, summary_table
-from vlsafe.models.backbones.base import Backbone, Component
+from vlsafe.models.adaptation import Plan, adapted_by, planned, set_modes
+from vlsafe.models.backbones.base import Backbone
+from vlsafe.models.components import Components
+from vlsafe.models.quantised import require_quantisation
 from vlsafe.models.responder import generated
 from vlsafe.models.schedule import Shape, limited, optimizer_steps, scheduled
+from vlsafe.models.summary import parameter_groups, summary, summary_table
 from vlsafe.objectives.base import Objective
 from vlsafe.objectives.sft import SFT
 
@@ -38,7 +41,8 @@ class SafetyFineTuning(L.LightningModule):
         objective: how a batch becomes a loss.
         schedule: shape of the learning rate after warm-up.
         warmup_ratio: share of the optimizer steps spent on linear warm-up.
-        weight_decay, betas: of AdamW.
+        weight_decay: of AdamW, for components that have none of their own.
+        betas: of AdamW.
         activation_checkpointing: recompute activations in the backward pass; less memory, about a fifth slower.
     """
 
@@ -67,7 +71,7 @@ class SafetyFineTuning(L.LightningModule):
         self.activation_checkpointing = activation_checkpointing
         self.strict_loading = False  # checkpoints hold what trains; on_load_checkpoint checks that
         self.model: PreTrainedModel | PeftModel | None = None
-        self.owner: dict[str, Component] = {}
+        self.plan: Plan | None = None
         self.trained: list[dict[str, Any]] = []
         self.seen: dict[str, dict[str, int]] = {}
         self._seed = torch.initial_seed()
@@ -84,43 +88,46 @@ class SafetyFineTuning(L.LightningModule):
         """Load and adapt the model, once; Lightning may call this again."""
         if self.model is not None:
             return
+        if self.components.quantises:
+            require_quantisation()
         model = self.backbone.load_model()
         model.config.use_cache = False
-        self.owner = self.backbone.component_of(model)
+        self.plan = planned(model, self.backbone, self.components)
         if self.activation_checkpointing:
             model.gradient_checkpointing_enable()
             model.enable_input_require_grads()
-        self.model = adapt(model, self.backbone, self.components)
-        self.trained = summary(self.model, self.owner, self.components)
+        self.model = adapted_by(self.plan, model)
+        self.trained = summary(self.model, self.plan, self.components)
         if self.global_rank == 0:
             Console(stderr=True).print(summary_table(self.trained))
         self.train(self.training)
 
     def train(self, mode: bool = True) -> SafetyFineTuning:
-        """Frozen components stay in eval mode: no dropout, and BatchNorm keeps its statistics."""
+        """What is frozen stays in eval mode: no dropout, and BatchNorm keeps its statistics."""
         super().train(mode)
-        if mode and self.model is not None:
-            plain = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-            frozen = {component for component, tuning in self.components.items() if tuning.train == "frozen"}
-            owners = [(p, component) for component, found in self.backbone.modules_of(plain).items() for p in found]
-            modules = dict(plain.named_modules())
-            for path, component in sorted(owners, key=lambda owner: len(owner[0])):  # a part inside another comes later
-                if path in modules:
-                    modules[path].train(component not in frozen)
+        if mode and self.model is not None and self.plan is not None:
+            set_modes(self.plan, self._plain())
         return self
 
     @contextmanager
     def before_tuning(self) -> Iterator[None]:
         """The model without its adapters; before the first step that is the very model, and it answers faster."""
-        if isinstance(self.model, PeftModel):
+        if not isinstance(self.model, PeftModel):
+            yield
+            return
+        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        try:
             with self.model.disable_adapter():
                 yield
-        else:
-            yield
+        finally:  # PEFT would let the whole of what it saves train, unread layers and frozen words too
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(name in trained)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        groups = parameter_groups(self._tuned(), self.owner, self.components)
-        optimizer = AdamW(groups, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+        model = self._tuned()
+        assert self.plan is not None
+        groups = parameter_groups(model, self.plan, self.components, self.weight_decay)
+        optimizer = AdamW(groups, betas=self.betas, fused=True)
         steps = self.total_steps()
         scheduler = scheduled(optimizer, self.schedule, round(self.warmup_ratio * steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -150,7 +157,7 @@ class SafetyFineTuning(L.LightningModule):
 
     @property
     def _trains_sight(self) -> bool:
-        return self.components.vision.train != "frozen" or self.components.projector.train != "frozen"
+        return self.components.trains("vision") or self.components.trains("projector")
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         per_source = self._reduced(self._window, self.trainer.datamodule.part_names)
@@ -234,15 +241,12 @@ class SafetyFineTuning(L.LightningModule):
         self.seen, self._seed = checkpoint["vlsafe"]["seen"], checkpoint["vlsafe"]["seed"]
 
     def _trained_buffers(self) -> list[tuple[str, Tensor]]:
-        """Buffers of fully trained components, such as BatchNorm statistics."""
-        full = {component for component, tuning in self.components.items() if tuning.train == "full"}
-        plain = self._plain()
-        prefix = "base_model.model." if isinstance(self.model, PeftModel) else ""
-        paths = [path for component in full for path in self.backbone.modules_of(plain).get(component, [])]
+        """Buffers of modules whose parameters train themselves, such as BatchNorm statistics."""
         return [
-            (prefix + name, buffer)
-            for name, buffer in plain.named_buffers()
-            if any(name.startswith(f"{p}.") for p in paths)
+            (f"{path}.{name}" if path else name, buffer)
+            for path, part in self._tuned().named_modules()
+            if "lora_" not in path and any(p.requires_grad for p in part.parameters(recurse=False))
+            for name, buffer in part.named_buffers(recurse=False)
         ]
 
     def _plain(self) -> nn.Module:

@@ -1,0 +1,96 @@
+"""What trains, counted and printed; and the optimizer's groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rich.table import Table as RichTable
+from torch import nn
+
+from vlsafe.models.adaptation import Plan, component_of
+from vlsafe.models.backbones.base import Component
+from vlsafe.models.components import Components, Tuning
+
+
+def summary(model: nn.Module, plan: Plan, components: Components) -> list[dict[str, Any]]:
+    """One row a component: parameters of the original model, trainable parameters and their types, learning rate."""
+    rows: dict[Component, dict[str, Any]] = {
+        component: {
+            "component": component,
+            "train": tuning.train,
+            "learning_rate": tuning.learning_rate,
+            "weight_decay": tuning.weight_decay,
+            "parameters": 0,
+            "trainable": 0,
+            "dtype": "",
+            "note": _note(component, tuning, plan),
+        }
+        for component, tuning in components.items()
+    }
+    for name, parameter in model.named_parameters():
+        row = rows[component_of(name, plan.owner)]
+        dtype = str(parameter.dtype).removeprefix("torch.")
+        if "lora_" not in name and ".modules_to_save." not in name:
+            row["parameters"] += parameter.numel()
+        if parameter.requires_grad:
+            row["trainable"] += parameter.numel()
+            row["dtype"] = ", ".join(sorted({*filter(None, row["dtype"].split(", ")), dtype}))
+    return list(rows.values())
+
+
+def _note(component: Component, tuning: Tuning, plan: Plan) -> str:
+    notes = []
+    if tuning.adapts:
+        notes.append(f"rank {tuning.rank}, alpha {tuning.alpha}")
+        notes += [name for name in ("rslora", "dora") if getattr(tuning, name)]
+    if tuning.train == "qlora":
+        notes.append("weights in 4 bits")
+    if tuning.last_layers is not None:
+        notes.append(f"last {tuning.last_layers} layers")
+    if component == "language":
+        notes.append(plan.words)
+    return ", ".join(notes)
+
+
+def summary_table(rows: list[dict[str, Any]]) -> RichTable:
+    table = RichTable(title="what trains")
+    for column in ("component", "train", "learning rate", "weight decay", "parameters", "trainable", "in"):
+        table.add_column(column, justify="left" if column in ("component", "train", "in") else "right")
+    for row in rows:
+        how = f"{row['train']} ({row['note']})" if row["note"] else row["train"]
+        table.add_row(
+            row["component"],
+            how,
+            _number(row["learning_rate"]),
+            _number(row["weight_decay"]),
+            f"{row['parameters']:,}",
+            f"{row['trainable']:,}",
+            row["dtype"],
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"
+
+
+def parameter_groups(model: nn.Module, plan: Plan, components: Components, weight_decay: float) -> list[dict[str, Any]]:
+    """Optimizer groups, one a trained component, each with its learning rate, its weight decay and its name.
+
+    ``weight_decay`` is that of components which have none of their own.
+    """
+    groups: dict[Component, list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(component_of(name, plan.owner), []).append(parameter)
+    tuning = dict(components.items())
+    return [
+        {
+            "params": parameters,
+            "lr": tuning[component].learning_rate,
+            "weight_decay": weight_decay if tuning[component].weight_decay is None else tuning[component].weight_decay,
+            "name": component,
+        }
+        for component, parameters in groups.items()
+    ]
