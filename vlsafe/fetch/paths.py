@@ -24,3 +24,8 @@ def resolved(path: str) -> str:
     name, _, inside = path.removeprefix("cache:").partition("/")
     folder = locate.located(name, _chosen[0] if _chosen else None)
     return str(folder / inside) if inside else str(folder)
+
+
+def cache_directory() -> Path:
+    """The directory that ``cache:`` paths are read from; what is made once and kept goes there too."""
+    return (_chosen[0] if _chosen else locate.default_cache()).expanduser()

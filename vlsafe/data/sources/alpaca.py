@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlsafe.conversation import Conversation, Turn, assistant, user
+from vlsafe.data.problems import Policy
 from vlsafe.data.sources.base import RecordSource
 from vlsafe.data.sources.fields import Fields
 
@@ -13,12 +14,12 @@ from vlsafe.data.sources.fields import Fields
 class AlpacaSource(RecordSource):
     """``instruction``, ``input`` (optional), ``output``, with LLaMA-Factory's optional ``system`` and ``history``.
 
-    A JSON array or JSON Lines, also gzipped. The question is the instruction and, on the next line, the input.
-    ``history`` lists earlier ``[question, answer]`` pairs. Raises as RecordSource.
+    A JSON array or JSON Lines, also gzipped, or Parquet. The question is the instruction and, on the next
+    line, the input. ``history`` lists earlier ``[question, answer]`` pairs. Raises as RecordSource.
     """
 
-    def __init__(self, path: Path | str, name: str = "alpaca") -> None:
-        super().__init__(path, name, check_images=False)  # there are none
+    def __init__(self, path: Path | str, name: str = "alpaca", on_bad_record: Policy = "error") -> None:
+        super().__init__(path, name, False, on_bad_record)  # there are no pictures to be checked
 
     def convert(self, row: Any, index: int) -> Conversation:
         fields = Fields(row)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import logging
+import inspect
+import sys
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import vlsafe
 from vlsafe.conversation import Conversation, ImageRef
-from vlsafe.data.images import find_image
-from vlsafe.data.sources.fields import BadRecord
+from vlsafe.data.index.build import is_large, open_index
+from vlsafe.data.problems import BadRecord, BadRecords, Policy, UniqueIds, refuse_malformed
+from vlsafe.data.sources.pictures import PicturesNote, records_with_pictures, require_images
 from vlsafe.data.sources.rows import read_rows
 from vlsafe.errors import DataError
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -25,10 +25,12 @@ class Source(ABC):
     """One data set as Conversations, with random access.
 
     A source is checked when it is opened: afterwards every index from 0 to ``len(source) - 1`` gives a well-formed
-    Conversation, whose ``source`` is ``name`` and whose ``id`` is unique.
+    Conversation, whose ``source`` is ``name`` and whose ``id`` is unique. ``skipped`` counts what is wrong with the
+    records that were left out by ``on_bad_record: skip``.
     """
 
     name: str
+    skipped: int = 0
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -44,86 +46,110 @@ class Source(ABC):
 class RecordSource(Source):
     """A source whose file holds one Conversation a record; a subclass says how a record becomes one.
 
-    Raises DataError when the file cannot be read, with all malformed records, or with the missing pictures
-    (these are looked up, not decoded; ``check_images=False`` leaves that out).
+    A large file is indexed in the cache directory when it is first opened (:mod:`vlsafe.data.index.build`); a subclass
+    sets what its ``convert`` depends on before it calls this initialiser, since that is part of the index's key.
+
+    Raises DataError when the file cannot be read, with all malformed records, or with the missing pictures (these are
+    looked up, not decoded; ``check_images=False`` leaves that out). With ``on_bad_record="skip"`` malformed records,
+    and those whose pictures are missing, are left out, counted and listed in the log.
     """
 
-    def __init__(self, path: Path | str, name: str, check_images: bool) -> None:
+    def __init__(self, path: Path | str, name: str, check_images: bool, on_bad_record: Policy = "error") -> None:
         self.path = Path(path)
         self.name = name
-        self._rows = read_rows(self.path)
-        ids: list[str] = []
-        images: dict[ImageRef, None] = {}
-        for conversation in convert_all(self.path, self._rows, self.convert):
-            ids.append(conversation.id)
-            images.update(dict.fromkeys(conversation.images))
-        self._ids = unique_ids(ids, self.path)
-        if check_images:
-            require_images(images, self.path)
+        bad = BadRecords(self.path, on_bad_record)
+        self._records: Sequence[tuple[int, str, Any]]
+        self._kept: Sequence[int]
+        lacking = (self._open_indexed if is_large(self.path) else self._open_in_memory)(bad, check_images)
+        self.skipped = bad.count + lacking
+        if not self._kept:
+            raise DataError(f"{self.path}: every record was left out by on_bad_record: skip; see the log for why")
 
     @abstractmethod
     def convert(self, row: Any, index: int) -> Conversation:
         """The Conversation of a record. Raises BadRecord with every reason why there is none."""
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._kept)
 
     def __getitem__(self, index: int) -> Conversation:
-        return replace(self.convert(self._rows[index], index), id=self._ids[index])
+        number, identity, row = self._records[self._kept[index]]
+        return replace(self.convert(row, number), id=identity)
 
+    def _open_in_memory(self, bad: BadRecords, check_images: bool) -> int:
+        rows = read_rows(self.path)
+        numbers: list[tuple[int, str]] = []
+        images: list[tuple[ImageRef, ...]] = []
+        ids = UniqueIds(self.path)
+        for number, conversation in convert_all(rows, self.convert, bad):
+            numbers.append((number, ids.unique(conversation.id)))
+            images.append(conversation.images)
+        ids.report()
+        self._records, self._kept, lacking = _Numbered(rows, numbers), range(len(numbers)), 0
+        if check_images:
+            self._kept, lacking = records_with_pictures(images, self.path, bad.policy)
+        return lacking
 
-def convert_all(path: Path, rows: Iterable[Any], convert: Callable[[Any, int], T]) -> Iterator[T]:
-    """Convert every record, then raise one DataError with what was wrong in any of them: file, index, id, reason."""
-    problems: list[str] = []
-    for index, row in enumerate(rows):
-        try:
-            converted = convert(row, index)
-        except BadRecord as bad:
-            identity = f" (id {row['id']!r})" if isinstance(row, dict) and "id" in row else ""
-            problems += [f"{path}[{index}]{identity}: {reason}" for reason in bad.reasons]
+    def _open_indexed(self, bad: BadRecords, check_images: bool) -> int:
+        seen: dict[ImageRef, None] = {}
+
+        def convert(row: Any, number: int) -> Conversation:
+            conversation = self.convert(row, number)
+            if check_images:
+                seen.update(dict.fromkeys(conversation.images))
+            return conversation
+
+        records, whole = open_index(self.path, self._reader(), convert, bad)
+        self._records, self._kept, lacking = records, range(len(records)), 0
+        note = PicturesNote(records.folder)
+        if not check_images or note.holds():
+            return 0
+        if whole and bad.policy == "error":  # the common case: nothing has to be read again
+            require_images(seen, self.path)
         else:
-            yield converted
-    if problems:
-        raise DataError(problems)
+            images = [self.convert(row, number).images for number, _, row in records]
+            self._kept, lacking = records_with_pictures(images, self.path, bad.policy)
+            seen = dict.fromkeys(image for one in images for image in one)
+        if not lacking:
+            note.write(seen)
+        return lacking
+
+    def _reader(self) -> str:
+        """Whatever decides what ``convert`` makes of a record: its code, and the options it was given."""
+        options = sorted((key, str(value)) for key, value in vars(self).items() if not key.startswith("_"))
+        return f"{vlsafe.__version__}\n{_code(type(self))}\n{options}"
 
 
-def unique_ids(ids: Iterable[str], path: Path) -> list[str]:
-    """The ids, the second ``x`` as ``x#2``; how many were changed is logged.
-
-    Published sets do hold the same id twice: VLGuard's training file once, LLaVA's 665k mix for every picture that
-    has several conversations. These are distinct samples, so they are kept rather than refused or merged.
-    """
-    unique: dict[str, None] = {}
-    last: Counter[str] = Counter()
-    repeated: list[str] = []
-    for identity in ids:
-        candidate = identity
-        while candidate in unique:
-            last[identity] = max(last[identity], 1) + 1
-            candidate = f"{identity}#{last[identity]}"
-        if candidate != identity:
-            repeated.append(identity)
-        unique[candidate] = None
-    if repeated:
-        log.warning("%s: %d repeated ids got a suffix (first: %s)", path, len(repeated), ", ".join(repeated[:3]))
-    return list(unique)
+def _code(kind: type[RecordSource]) -> str:
+    try:
+        return inspect.getsource(sys.modules[kind.__module__])
+    except (KeyError, OSError, TypeError):  # a class typed at a prompt has no file
+        return repr(kind.convert.__code__.co_code)
 
 
-def require_images(images: Iterable[ImageRef], path: Path) -> None:
-    """Raises one DataError with the number of pictures that cannot be found, and the first reasons."""
-    total, bad = 0, 0
-    reasons: dict[str, None] = {}  # a missing root is the same reason for all of its pictures
-    for image in images:
-        total += 1
+class _Numbered(Sequence[tuple[int, str, Any]]):
+    """``(number, id, row)`` of the well-formed records of rows in memory."""
+
+    def __init__(self, rows: Sequence[Any], numbers: list[tuple[int, str]]) -> None:
+        self._rows = rows
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        number, identity = self._numbers[index]
+        return number, identity, self._rows[number]
+
+
+def convert_all(rows: Iterable[Any], convert: Callable[[Any, int], T], bad: BadRecords) -> Iterator[tuple[int, T]]:
+    """``(number, converted)`` of every well-formed record; at the end, what was wrong with the others is told at once:
+    file, index, id and reason."""
+    for number, row in enumerate(rows):
         try:
-            find_image(image)
-        except DataError as error:
-            bad += 1
-            reasons[str(error)] = None
-    if reasons:
-        first = "".join(f"\n  - {reason}" for reason in list(reasons)[:5])
-        more = f"\n  ... and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-        raise DataError(
-            f"{path}: {bad} of {total} pictures cannot be used:{first}{more}\n"
-            "To read the records without their pictures, open the source with check_images: false"
-        )
+            converted = convert(refuse_malformed(row), number)
+        except BadRecord as error:
+            bad.add(number, row, error.reasons)
+        else:
+            yield number, converted
+    bad.done()

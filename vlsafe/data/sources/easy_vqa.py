@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vlsafe.conversation import Conversation, assistant, user
+from vlsafe.data.problems import BadRecord, Policy
 from vlsafe.data.sources.base import RecordSource
-from vlsafe.data.sources.fields import BadRecord, Fields
+from vlsafe.data.sources.fields import Fields
 from vlsafe.errors import ConfigError
 
 Split = Literal["train", "test"]
@@ -44,21 +45,16 @@ class EasyVQASource(RecordSource):
         wordings: Wordings = "all",
         check_images: bool = True,
         name: str = "easy_vqa",
+        on_bad_record: Policy = "error",
     ) -> None:
         if split not in get_args(Split):
             raise ConfigError(f"unknown split {split!r} of easy_vqa; valid splits: {', '.join(get_args(Split))}")
         self.split = split
         self.root = Path(path) / split / "images"
-        super().__init__(Path(path) / split / "questions.json", name, check_images)
+        super().__init__(Path(path) / split / "questions.json", name, check_images, on_bad_record)
         wanted = {"all": {True, False}, "common": {False}, "rare": {True}}[wordings]
-        rare = rare_questions(self._rows)
-        self._chosen = [index for index, row in enumerate(self._rows) if (row[0] in rare) in wanted]
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, index: int) -> Conversation:
-        return super().__getitem__(self._chosen[index])
+        rare = rare_questions(row for _, _, row in self._records)
+        self._kept = [index for index in self._kept if (self._records[index][2][0] in rare) in wanted]
 
     def convert(self, row: Any, index: int) -> Conversation:
         if not isinstance(row, list) or len(row) != 3:

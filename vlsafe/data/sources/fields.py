@@ -8,15 +8,7 @@ from typing import Any
 
 from vlsafe.conversation import ImageRef, Turn
 from vlsafe.data.images import name_problem
-from vlsafe.errors import DataError
-
-
-class BadRecord(DataError):
-    """One record that cannot be used, with every reason why."""
-
-    def __init__(self, reasons: Sequence[str]) -> None:
-        super().__init__(reasons)
-        self.reasons = list(reasons)
+from vlsafe.data.problems import BadRecord
 
 
 class Fields:
@@ -50,7 +42,7 @@ class Fields:
             self.note(f"{what} must be text, not {_shown(value)}")
         elif not empty and not value.strip():
             self.note(f"{what} is empty; it must hold text")
-        elif any("\ud800" <= character <= "\udfff" for character in value):
+        elif not _encodable(value):
             self.note(f"{what} holds half of a Unicode surrogate pair, which cannot be encoded; rewrite it as UTF-8")
         else:
             return value
@@ -103,6 +95,14 @@ class Fields:
     def _missing(self, key: str) -> str:
         self.note(f"{key!r} is missing (found: {', '.join(map(str, self.row)) or 'nothing'})")
         return ""
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shown(value: Any) -> str:

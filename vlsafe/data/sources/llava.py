@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlsafe.conversation import Conversation, ImageRef, Role, Turn
+from vlsafe.data.problems import Policy
 from vlsafe.data.sources.base import RecordSource
 from vlsafe.data.sources.fields import Fields
 
@@ -14,7 +15,7 @@ SPEAKERS: dict[str, Role] = {"system": "system", "human": "user", "gpt": "assist
 
 
 class LLaVASource(RecordSource):
-    """A LLaVA file: a JSON array or JSON Lines, also gzipped.
+    """A LLaVA file: a JSON array or JSON Lines, also gzipped, or Parquet.
 
     ``images`` is the folder or zip file of the pictures, by default the file's own folder. Every ``<image>`` in a
     human message takes the record's next picture, at its place between the pieces of text; white space around it
@@ -23,10 +24,15 @@ class LLaVASource(RecordSource):
     """
 
     def __init__(
-        self, path: Path | str, images: Path | str | None = None, check_images: bool = True, name: str = "llava"
+        self,
+        path: Path | str,
+        images: Path | str | None = None,
+        check_images: bool = True,
+        name: str = "llava",
+        on_bad_record: Policy = "error",
     ) -> None:
         self.root = Path(path).parent if images is None else Path(images)
-        super().__init__(path, name, check_images)
+        super().__init__(path, name, check_images, on_bad_record)
 
     def convert(self, row: Any, index: int) -> Conversation:
         fields = Fields(row)

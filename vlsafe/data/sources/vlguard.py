@@ -15,8 +15,10 @@ from typing import Any, Literal, get_args
 
 from vlsafe.conversation import Conversation, ImageRef, assistant, user
 from vlsafe.data.images import find_image
-from vlsafe.data.sources.base import Source, convert_all, require_images, unique_ids
+from vlsafe.data.problems import BadRecords, Policy, UniqueIds
+from vlsafe.data.sources.base import Source, convert_all
 from vlsafe.data.sources.fields import Fields
+from vlsafe.data.sources.pictures import records_with_pictures
 from vlsafe.data.sources.rows import read_rows
 from vlsafe.errors import ConfigError, DataError
 
@@ -83,9 +85,10 @@ class VLGuardSource(Source):
         subsets: list[str] | None = None,
         check_images: bool = True,
         name: str = "vlguard",
+        on_bad_record: Policy = "error",
     ) -> None:
         self.name = name
-        records = read_records(path, split, check_images)
+        records, self.skipped = checked_records(path, split, check_images, on_bad_record)
         valid = ["safe", "unsafe"] if two_turn else list(INSTRUCTIONS)
         unknown = [subset for subset in subsets or [] if subset not in valid]
         if unknown or subsets == []:
@@ -132,6 +135,13 @@ def read_records(path: Path | str, split: Split = "train", check_images: bool = 
     is kept: 17 of the published ones are empty, which is for the audit to say and for scorers to leave out.
     Raises DataError with all malformed records or all missing pictures, ConfigError for an unknown split.
     """
+    return checked_records(path, split, check_images)[0]
+
+
+def checked_records(
+    path: Path | str, split: Split = "train", check_images: bool = True, on_bad_record: Policy = "error"
+) -> tuple[list[VLGuardRecord], int]:
+    """As :func:`read_records`; how much is wrong with the records that ``on_bad_record="skip"`` left out."""
     if split not in get_args(Split):
         raise ConfigError(f"unknown split {split!r} of VLGuard; valid splits: {', '.join(get_args(Split))}")
     file = Path(path) / f"{split}.json"
@@ -141,12 +151,16 @@ def read_records(path: Path | str, split: Split = "train", check_images: bool = 
     def convert(row: Any, index: int) -> VLGuardRecord:
         return _record(row, index, root, prefix, may_lack_response=split == "test")
 
-    records = list(convert_all(file, rows, convert))
-    ids = unique_ids((record.id for record in records), file)
-    records = [replace(record, id=identity) for record, identity in zip(records, ids, strict=True)]
+    bad, ids = BadRecords(file, on_bad_record), UniqueIds(file)
+    records = [replace(record, id=ids.unique(record.id)) for _, record in convert_all(rows, convert, bad)]
+    ids.report()
+    kept: Sequence[int] = range(len(records))
+    lacking = 0
     if check_images:
-        require_images(dict.fromkeys(record.image for record in records), file)
-    return records
+        kept, lacking = records_with_pictures([(record.image,) for record in records], file, on_bad_record)
+    if not kept:
+        raise DataError(f"{file}: every record was left out by on_bad_record: skip; see the log for why")
+    return [records[place] for place in kept], bad.count + lacking
 
 
 def counts(records: Sequence[VLGuardRecord]) -> dict[str, dict[str, int]]:

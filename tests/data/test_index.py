@@ -1,0 +1,300 @@
+"""Large files: read as a stream, indexed once, resumed after a kill, opened again at once."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlsafe.data.index import build, shards, streams
+from vlsafe.data.index.build import content_hash, is_large
+from vlsafe.data.index.streams import ArrayStream, LineStream, open_stream
+from vlsafe.data.problems import Malformed
+from vlsafe.data.sources import open_source
+from vlsafe.data.sources.llava import LLaVASource
+from vlsafe.data.sources.rows import read_rows
+from vlsafe.errors import DataError
+from vlsafe.fetch.paths import use_cache
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+JSON = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path) -> Iterator[Path]:
+    use_cache(tmp_path / "cache")
+    yield tmp_path / "cache"
+    use_cache(None)
+
+
+@pytest.fixture
+def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file is indexed, in shards of four records."""
+    monkeypatch.setattr(build, "LARGE", 1)
+    monkeypatch.setattr(shards, "ROWS", 4)
+
+
+def record(number: int, **fields: Any) -> dict[str, Any]:
+    turns = [{"from": "human", "value": f"Größe {number}?"}, {"from": "gpt", "value": f"{number} cm"}]
+    return {"id": f"r{number}", "conversations": turns} | fields
+
+
+def stream(data: bytes, chunk: int, position: int = 0, index: int = 0) -> ArrayStream:
+    file = io.BytesIO(data)
+    file.seek(position)
+    return ArrayStream(file, Path("file.json"), position, index, chunk)
+
+
+# --- streams
+
+
+@settings(deadline=None)
+@given(st.lists(JSON, max_size=6), st.integers(1, 9), st.booleans(), st.sampled_from([None, 1]))
+def test_an_array_streams_as_it_parses_with_any_buffer(rows: list, chunk: int, ascii_only: bool, indent: Any) -> None:
+    data = b"\xef\xbb\xbf" + json.dumps(rows, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "replace")
+    expected = json.loads(data)
+    found = list(stream(data, chunk))
+    assert [row for row, _ in found] == expected
+    assert [json.loads(raw) for _, raw in found] == expected
+
+
+@settings(deadline=None)
+@given(st.lists(JSON, min_size=1, max_size=5), st.integers(1, 9), st.data())
+def test_a_stream_goes_on_where_another_stopped(rows: list, chunk: int, data: st.DataObject) -> None:
+    text = json.dumps(rows, ensure_ascii=False).encode("utf-8", "replace")
+    first = stream(text, chunk)
+    reading = iter(first)
+    seen = [next(reading)[0] for _ in range(data.draw(st.integers(1, len(rows))))]
+    rest = [row for row, _ in stream(text, chunk, first.position(), len(seen))]
+    assert seen + rest == json.loads(text)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=40) | st.text('[]{},:"\\ 1ae', max_size=30).map(str.encode), st.integers(1, 5))
+def test_any_bytes_parse_as_the_library_parses_them_or_raise_a_data_error(data: bytes, chunk: int) -> None:
+    try:
+        expected = json.loads(data.strip(streams.BLANK).decode())
+    except ValueError:
+        expected = None
+    try:
+        found = [row for row, _ in stream(data, chunk)]
+    except DataError as error:
+        assert not isinstance(expected, list)
+        assert "file.json[" in str(error) and "not valid JSON" in str(error)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'[{"a": 1}, {"b": ', r"file\.json\[1\]: not valid JSON"),
+        (b"[1, 2", r"file\.json\[2\].*the file ends before its array"),
+        (b"[1] 2", r"something follows the end of the array"),
+        (b"[1 2]", r"file\.json\[1\].*expected ',', found '2'"),
+        (b"[1,]", r"file\.json\[1\]: not valid JSON"),
+        (b'["\xff"]', r"file\.json\[0\].*utf-8"),
+        (b"[" * 100_000, r"file\.json\[0\]: not valid JSON"),
+    ],
+)
+def test_a_broken_array_names_the_record(data: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        list(stream(data, 7))
+
+
+def test_a_record_without_an_end_is_refused_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "MAX_RECORD", 1000)
+    endless = io.BytesIO(b'["' + b"a" * 10_000_000)
+    with pytest.raises(DataError, match=r"file\.json\[0\]: not valid JSON \(Unterminated"):
+        list(ArrayStream(endless, Path("file.json"), chunk=64))
+    assert endless.tell() < 5000
+    lines = io.BytesIO(b'"' + b"a" * 5000 + b'"\n2\n')
+    assert [row for row, _ in LineStream(lines, Path("x"))] == [Malformed("the line is longer than 1,000 bytes"), 2]
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "json.gz", "jsonl.gz", "parquet"])
+def test_every_form_streams_reads_and_goes_on_alike(tmp_path: Path, suffix: str) -> None:
+    rows = [record(number) for number in range(600)]
+    path = written(tmp_path / f"file.{suffix}", rows)
+    assert list(read_rows(path)) == [row for row, _ in open_stream(path)] == rows
+    for stop in (1, 300, 600):
+        first = open_stream(path)
+        reading = iter(first)
+        seen = [next(reading)[0] for _ in range(stop)]
+        rest = [row for row, _ in open_stream(path, first.position(), stop)]
+        assert seen + rest == rows
+
+
+def written(path: Path, rows: list[Any]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=250)
+        return path
+    array = "jsonl" not in path.name
+    data = (json.dumps(rows) if array else "\n".join(map(json.dumps, rows))).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def test_parquet_with_binary_columns_points_to_the_kind_that_reads_it(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"], "image": [b"png"]}), tmp_path / "file.parquet")
+    with pytest.raises(DataError, match=r"file\.parquet\[0\]: holds binary data.*source kind 'hub'"):
+        open_source(f"alpaca:{tmp_path / 'file.parquet'}")
+
+
+# --- the index
+
+
+@pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "jsonl.gz", "parquet"])
+def test_an_indexed_source_is_the_source_in_memory(
+    tmp_path: Path, cache: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [record(number) for number in range(10)]
+    rows[7]["id"] = "r2"
+    path = written(tmp_path / f"file.{suffix}", rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "LARGE", 2**40)
+        expected = list(LLaVASource(path))
+        assert not (cache / "index").exists()
+    source = LLaVASource(path)
+    assert list(source) == expected and source[7].id == "r2#2" and source[-1].id == "r9"
+    assert len(list(cache.glob("index/*/shard-*.arrow"))) == 3
+    assert list(pickle.loads(pickle.dumps(source))) == expected, "spawned workers read the same"
+    with pytest.raises(IndexError):
+        source[10]
+
+
+@pytest.mark.usefixtures("all_large")
+def test_a_second_open_reads_nothing_and_a_changed_file_is_indexed_anew(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "file.json", [record(number) for number in range(6)])
+    LLaVASource(path)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the file was read again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "open_stream", refuse)
+        patch.setattr(build.hashlib, "file_digest", refuse)
+        assert len(LLaVASource(path)) == 6
+    os.utime(path)  # touched, not changed: hashed again, indexed no more
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "open_stream", refuse)
+        assert len(LLaVASource(path)) == 6
+    written(path, [record(number) for number in range(8)])
+    assert len(LLaVASource(path)) == 8
+    assert len(list(cache.glob("index/*/done.json"))) == 2
+
+
+def build_and_die(path: Path, cache: Path, records: int) -> None:
+    use_cache(cache)
+    convert, left = LLaVASource.convert, iter(range(records))
+
+    def dying(self: LLaVASource, row: Any, index: int) -> Any:
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return convert(self, row, index)
+
+    LLaVASource.convert = dying  # type: ignore[method-assign]
+    LLaVASource(path)
+
+
+@pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("suffix", ["json", "jsonl.gz", "parquet"])
+def test_a_killed_build_goes_on_after_its_last_shard(
+    tmp_path: Path, cache: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [record(number, id=f"r{number % 5}") for number in range(21)]
+    path = written(tmp_path / f"file.{suffix}", rows)
+    for records in (10, 9):  # the second run dies too, further on
+        child = get_context("fork").Process(target=build_and_die, args=(path, cache, records))
+        child.start()
+        child.join(60)
+        assert child.exitcode == -signal.SIGKILL
+    assert len(list(cache.glob("index/*/shard-*.arrow"))) == 4
+    converted: list[int] = []
+    convert = LLaVASource.convert
+    monkeypatch.setattr(
+        LLaVASource, "convert", lambda self, row, index: (converted.append(index), convert(self, row, index))[1]
+    )
+    source = LLaVASource(path, check_images=False)
+    assert converted == [16, 17, 18, 19, 20], "what was done is not done twice"
+    monkeypatch.setattr(build, "LARGE", 2**40)
+    assert list(source) == list(LLaVASource(path))
+
+
+@pytest.mark.usefixtures("all_large")
+def test_malformed_records_of_a_large_file_are_told_or_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows: list[Any] = [record(number) for number in range(50)]
+    for number in range(10, 35):
+        rows[number] = {"id": f"r{number}", "conversations": []}
+    path = written(tmp_path / "file.json", rows)
+    with pytest.raises(DataError, match=r"25 problems, listed in \S+:\n(  - .*\n){20}  \.\.\. and 5 more") as caught:
+        LLaVASource(path)
+    listed = Path(str(caught.value).split("listed in ")[1].split(":\n")[0]).read_text().splitlines()
+    assert len(listed) == 25 and all(f"[{n}] (id 'r{n}')" in line for n, line in enumerate(listed, start=10))
+    for _ in range(2):  # built, then opened again
+        caplog.clear()
+        source = LLaVASource(path, on_bad_record="skip")
+        assert [each.id for each in source] == [f"r{n}" for n in range(50) if not 10 <= n < 35]
+        assert source.skipped == 25 and "left out by on_bad_record: skip" in caplog.text
+
+
+@pytest.mark.usefixtures("all_large")
+def test_pictures_are_looked_up_once_and_again_when_a_folder_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"x")
+    question = [{"from": "human", "value": "<image>?"}, {"from": "gpt", "value": "!"}]
+    rows = [{"id": name, "image": f"{name}.png", "conversations": question} for name in "ab"]
+    path = written(tmp_path / "in.json", rows)
+    looked: list[str] = []
+    from vlsafe.data.sources import pictures
+
+    find = pictures.find_image
+    monkeypatch.setattr(pictures, "find_image", lambda ref: (looked.append(ref.name), find(ref))[1])
+    LLaVASource(path)
+    LLaVASource(path)
+    assert looked == ["a.png", "b.png"]
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 2 pictures cannot be used"):
+        LLaVASource(path)
+    assert [each.id for each in LLaVASource(path, on_bad_record="skip")] == ["a"]
+
+
+def test_small_files_stay_in_memory_and_compressed_ones_count_eightfold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "file.json", [record(0)])
+    monkeypatch.setattr(build, "LARGE", path.stat().st_size + 1)
+    assert not is_large(path) and not is_large(tmp_path / "nowhere")
+    assert is_large(written(tmp_path / "file.json.gz", [record(0)]))
+
+
+def test_the_hash_is_of_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    first = content_hash(path)
+    path.write_bytes(b"two")
+    assert content_hash(path) != first
+    path.write_bytes(b"one")
+    assert content_hash(path) == first

@@ -1,0 +1,124 @@
+"""What is wrong with records: collected over a whole file, told in one report, and refused or left out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from vlsafe.errors import DataError
+from vlsafe.fetch.paths import cache_directory
+
+log = logging.getLogger(__name__)
+
+Policy = Literal["error", "skip"]
+
+SHOWN, KEPT = 20, 10_000
+"""Problems shown in a message, and listed in its file. What is beyond is counted only, so that a file of nothing but
+malformed records takes no more memory than any other."""
+
+
+class Malformed(NamedTuple):
+    """What stands in the place of a record that could not be parsed, where the next one can still be found."""
+
+    reason: str
+
+
+class BadRecord(DataError):
+    """One record that cannot be used, with every reason why."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__(reasons)
+        self.reasons = list(reasons)
+
+
+def refuse_malformed(row: Any) -> Any:
+    """The row itself. Raises BadRecord when it could not even be parsed."""
+    if isinstance(row, Malformed):
+        raise BadRecord([row.reason])
+    return row
+
+
+class BadRecords:
+    """The malformed records of one file: ``file[index] (id): reason``, one line a reason."""
+
+    def __init__(self, path: Path, policy: Policy) -> None:
+        self.path = path
+        self.policy = policy
+        self.lines: list[str] = []
+        self.count = 0
+
+    def add(self, index: int, row: Any, reasons: Iterable[str]) -> None:
+        identity = f" (id {_short(row['id'])})" if isinstance(row, dict) and "id" in row else ""
+        lines = [f"{self.path}[{index}]{identity}: {reason}" for reason in reasons]
+        self.count += len(lines)
+        self.lines += lines[: max(0, KEPT - len(self.lines))]
+
+    def restore(self, lines: list[str], more: int) -> None:
+        self.lines, self.count = list(lines), len(lines) + more
+
+    @property
+    def stops(self) -> bool:
+        return bool(self.count) and self.policy == "error"
+
+    def done(self) -> None:
+        """Raises DataError with every problem; where the policy is to skip, logs them."""
+        if not self.count:
+            return
+        if self.policy == "error":
+            raise DataError(self._report())
+        log.warning("left out by on_bad_record: skip: %s", self._report())
+
+    def together_with(self, error: DataError) -> DataError:
+        """One error for the malformed records so far and for what ended the reading."""
+        return DataError([*self.lines, str(error)]) if self.count else error
+
+    def _report(self) -> str:
+        if self.count <= SHOWN:
+            return str(DataError(self.lines))
+        name = f"{self.path.stem}-{hashlib.sha256(str(self.path).encode()).hexdigest()[:8]}.txt"
+        whole = cache_directory() / "bad_records" / name
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        beyond = [f"... and {self.count - len(self.lines)} more"] if self.count > len(self.lines) else []
+        whole.write_text("\n".join([*self.lines, *beyond, ""]), encoding="utf-8", errors="backslashreplace")
+        first = "\n".join(f"  - {line}" for line in self.lines[:SHOWN])
+        return f"{self.count} problems, listed in {whole}:\n{first}\n  ... and {self.count - SHOWN} more"
+
+
+class UniqueIds:
+    """Ids made unique, the second ``x`` as ``x#2``; how many were changed is logged by :meth:`report`.
+
+    Published sets do hold the same id twice: VLGuard's training file once, LLaVA's 665k mix for every picture that
+    has several conversations. These are distinct samples, so they are kept rather than refused or merged.
+    """
+
+    def __init__(self, path: Path, known: Iterable[str] = ()) -> None:
+        self._path = path
+        self._ids = dict.fromkeys(known)
+        self._last: Counter[str] = Counter()
+        self._first: list[str] = []
+        self._repeated = 0
+
+    def unique(self, identity: str) -> str:
+        candidate = identity
+        while candidate in self._ids:
+            self._last[identity] = max(self._last[identity], 1) + 1
+            candidate = f"{identity}#{self._last[identity]}"
+        if candidate != identity:
+            self._repeated += 1
+            self._first += [identity] if len(self._first) < 3 else []
+        self._ids[candidate] = None
+        return candidate
+
+    def report(self) -> None:
+        if self._repeated:
+            first = ", ".join(self._first)
+            log.warning("%s: %d repeated ids got a suffix (first: %s)", self._path, self._repeated, first)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
