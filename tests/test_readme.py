@@ -105,7 +105,7 @@ def test_the_parts_shown_in_the_guide_work(tmp_path: Path, monkeypatch: pytest.M
         open_source(f"captions:{records}")
 
     size = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
-    encoder = ENCODERS["dinov2_registers"](size)
+    encoder = ENCODERS["vit"](size)
     pixels = encoder.image_processor("pad")(Image.new("RGB", (20, 30)), return_tensors="pt")["pixel_values"]
     tokens = encoder.load()(pixels).last_hidden_state.shape[1]
     assert tokens - encoder.class_tokens == (28 // 14) ** 2

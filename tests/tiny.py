@@ -27,8 +27,9 @@ VISION: dict[str, dict[str, Any]] = {
     "dinov2": dict(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, mlp_ratio=2),
     "efficientnet_lite0": dict(image_size=64),
 }
-for _name in ("clip", "siglip", "dinov2"):
-    VISION[_name] |= dict(image_size=16, patch_size=8)
+VISION |= {"siglip2": VISION["siglip"], "eva02": VISION["clip"], "dinov2_registers": VISION["dinov2"]}
+for _name in VISION.keys() - {"efficientnet_lite0"}:
+    VISION[_name] = VISION[_name] | dict(image_size=16, patch_size=8)
 PATCHES = 4
 """Placeholders of a picture, the same for every tiny encoder."""
 

@@ -85,7 +85,8 @@ def test_an_unknown_encoder_lists_the_names(tokenizer: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         ComposedVLLM("cilp", language_model(tokenizer))
     assert str(caught.value) == (
-        "unknown vision encoder 'cilp'. Did you mean 'clip'? Valid names: clip, dinov2, efficientnet_lite0, siglip"
+        "unknown vision encoder 'cilp'. Did you mean 'clip'? Valid names: clip, dinov2, dinov2_registers, "
+        "efficientnet_lite0, eva02, siglip, siglip2"
     )
     with pytest.raises(ConfigError, match=r"unknown projector 'mlp'. Valid names: linear, mlp2x_gelu"):
         composed(tokenizer, projector="mlp")

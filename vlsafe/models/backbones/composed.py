@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 from tokenizers import AddedToken
@@ -16,6 +17,7 @@ from transformers import (
     LlavaProcessor,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     ProcessorMixin,
 )
 
@@ -23,12 +25,14 @@ from vlsafe.data.chat import chat_template
 from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
 from vlsafe.models.backbones.base import Attention, Backbone, Component
-from vlsafe.models.encoders import ENCODERS
+from vlsafe.models.encoders import Weights, vision_encoder_of
 from vlsafe.models.encoders.base import ImageFit, VisionEncoder
+from vlsafe.models.encoders.fused import PatchFeatures
 from vlsafe.models.projectors import PROJECTORS
 from vlsafe.strategies.segments import SEGMENTED_SDPA
 
 IMAGE_TOKEN = "<image>"
+VisionTokens = Literal["patches", "all"]
 
 
 class ComposedVLLM(Backbone):
@@ -36,13 +40,17 @@ class ComposedVLLM(Backbone):
     encoder is one of transformers' own.
 
     Args:
-        vision_encoder: name in the encoder table.
+        vision_encoder: name in the encoder table, a class path of your own, or several of them joined by ``+``, see
+            :func:`vlsafe.models.encoders.vision_encoder_of`.
         language_model: directory, hub name or ``cache:NAME`` of a causal LM; a mapping ``{model_type: ..., tokenizer:
             ..., **config}`` builds random weights.
         vision_weights: the encoder's weights, or a mapping of config fields for random ones; None takes its default.
+            For several encoders a list.
         projector: name in the projector table.
         image_fit: how a picture becomes a square, see :meth:`VisionEncoder.image_processor`.
         image_size: side of the square in pixels, for an encoder that takes any; fewer pixels give fewer tokens.
+        vision_tokens: ``patches`` leaves out class token and registers, ``all`` keeps them as picture tokens. Leaving
+            out registers is more than LLaVA's class can do, so such a checkpoint needs vlsafe to load.
         projector_seed: seed of the projector's random weights.
     """
 
@@ -52,10 +60,11 @@ class ComposedVLLM(Backbone):
         self,
         vision_encoder: str,
         language_model: str | dict[str, Any],
-        vision_weights: str | dict[str, Any] | None = None,
+        vision_weights: Weights | list[Weights] = None,
         projector: str = "mlp2x_gelu",
         image_fit: ImageFit = "pad",
         image_size: int | None = None,
+        vision_tokens: VisionTokens = "patches",
         projector_seed: int = 0,
         template: str | None = "chatml",
         system_prompt: str | None = None,
@@ -63,45 +72,51 @@ class ComposedVLLM(Backbone):
         dtype: Any = "float32",
     ) -> None:
         super().__init__(template, system_prompt, attention, dtype)
-        self.encoder: VisionEncoder = ENCODERS[vision_encoder](vision_weights, image_size)
         self.language_model = language_model
         self.projector = PROJECTORS[projector]
         self.image_fit = image_fit
+        self.vision_tokens = vision_tokens
         self.projector_seed = projector_seed
+        self._named = vision_encoder_of(vision_encoder, vision_weights, image_size)
+
+    @cached_property
+    def encoder(self) -> VisionEncoder:
+        """The encoder as the projector reads it."""
+        beyond_llava = self.vision_tokens == "patches" and self._named.extra_tokens > 1
+        return PatchFeatures([self._named]) if beyond_llava else self._named
 
     def load_processor(self) -> ProcessorMixin:
-        tokenizer = AutoTokenizer.from_pretrained(self._tokenizer_path())
+        tokenizer, own_template = self._tokenizer()
         tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True)])  # beside its own special tokens, not for them
         return LlavaProcessor(
             image_processor=self.encoder.image_processor(self.image_fit),
             tokenizer=tokenizer,
             patch_size=self.encoder.config.patch_size,
             vision_feature_select_strategy=self._select(),
-            num_additional_image_tokens=self.encoder.class_tokens,
-            chat_template=chat_template(self.template) if self.template else tokenizer.chat_template,
+            num_additional_image_tokens=self.encoder.extra_tokens,
+            chat_template=chat_template(self.template) if self.template else own_template,
         )
 
     def load_model(self) -> PreTrainedModel:
         language = self._load_language()
-        _refuse_head_arithmetic(language.config)
+        text = language.config.get_text_config()
+        _refuse_head_arithmetic(text)
         tokenizer = self.processor.tokenizer
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
             language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         vision = self.encoder.load()
         config = LlavaConfig(
             vision_config=vision.config,
-            text_config=language.config,
+            text_config=text,
             image_token_id=self.processor.image_token_id,
-            projector_hidden_act=self.projector.activation,
+            **self._projector_fields(),
             vision_feature_layer=self.encoder.feature_layer,
             vision_feature_select_strategy=self._select(),
             image_seq_length=self._image_tokens(),
-            tie_word_embeddings=language.config.tie_word_embeddings,
+            tie_word_embeddings=text.tie_word_embeddings,
         )
         model = _assembled(config, vision, language)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.projector_seed)
-            self.projector.initialise(model.model.multi_modal_projector, language.get_input_embeddings().weight)
+        self._start_projector(model, language)
         model.generation_config = language.generation_config
         attention = SEGMENTED_SDPA if self.attention == "sdpa" else self.attention
         model.set_attn_implementation({"text_config": attention})
@@ -114,12 +129,26 @@ class ComposedVLLM(Backbone):
             "language": ["model.language_model", "lm_head"],
         }
 
-    def _select(self) -> str:
-        return "default" if self.encoder.class_tokens == 1 else "full"
+    def _select(self) -> Literal["default", "full"]:
+        """LLaVA's word for leaving out the first token, or none."""
+        return "default" if self.vision_tokens == "patches" and self.encoder.extra_tokens else "full"
 
     def _image_tokens(self) -> int:
-        side = self.encoder.config.image_size // self.encoder.config.patch_size
-        return side * side + self.encoder.class_tokens - (self._select() == "default")
+        return self.encoder.grid**2 + (self.encoder.extra_tokens if self.vision_tokens == "all" else 0)
+
+    def _projector_fields(self) -> dict[str, Any]:
+        """What the LLaVA config says of the projector."""
+        return {"projector_hidden_act": self.projector.activation}
+
+    def _start_projector(self, model: LlavaForConditionalGeneration, language: PreTrainedModel) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.projector_seed)
+            self.projector.initialise(model.model.multi_modal_projector, language.get_input_embeddings().weight)
+
+    def _tokenizer(self) -> tuple[PreTrainedTokenizerBase, str | None]:
+        """The language model's tokenizer and its own chat template, if any."""
+        tokenizer = AutoTokenizer.from_pretrained(self._tokenizer_path())
+        return tokenizer, tokenizer.chat_template
 
     def _tokenizer_path(self) -> str:
         if isinstance(self.language_model, str):
