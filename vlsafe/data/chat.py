@@ -21,6 +21,7 @@ from vlsafe.errors import ConfigError, DataError
 from vlsafe.table import Table
 
 Message = dict[str, Any]
+Span = tuple[int, int]
 Render = Callable[[list[Message]], str]
 RenderPrompt = Callable[[list[Message], bool], str]
 
@@ -30,6 +31,7 @@ TEMPLATES = Table(
     chatml=_HERE / "chatml.jinja",
     vicuna_v1=_HERE / "vicuna_v1.jinja",
     llava_v1=_HERE / "llava_v1.jinja",
+    paligemma=_HERE / "paligemma.jinja",
 )
 
 
@@ -92,7 +94,7 @@ def end_of_turn(render: Render, tokens: Sequence[str]) -> str | None:
 
 def answer_spans(
     render: Render, messages: list[Message], text: str, end_tokens: Sequence[str], opening: str
-) -> list[tuple[int, int]]:
+) -> list[Span]:
     """Character spans ``[start, end)`` of the assistant's answers in ``text``, each with its end-of-turn token.
 
     White space between ``opening`` (:func:`opening_of`) and an answer belongs to the answer: a prompt ends before it,

@@ -18,6 +18,10 @@ import torch
 from torch import Tensor
 
 from vlsafe.data.encoding import IGNORE, Encoded
+from vlsafe.errors import ConfigError
+
+_TEXT = {"input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "token_type_ids"}
+"""Inputs that a batch without pictures has too."""
 
 
 @dataclass
@@ -34,7 +38,7 @@ class Batch:
 
     @property
     def has_pictures(self) -> bool:
-        return not self.inputs.keys() <= {"input_ids", "attention_mask", "position_ids"}
+        return not self.inputs.keys() <= _TEXT
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         return self._mapped(lambda tensor: tensor.to(device, non_blocking=non_blocking))
@@ -62,11 +66,20 @@ class Collate:
 
     def __call__(self, encoded: Sequence[Encoded]) -> Batch:
         batch = self._flattened(encoded) if self.padding_free else self._padded(encoded)
+        for name in dict.fromkeys(name for sample in encoded for name in sample.per_token):
+            batch.inputs[name] = self._per_token([s.per_token.get(name) for s in encoded], batch.labels)
+        by_row = "cross_attention_mask" in batch.inputs
         for name in dict.fromkeys(name for sample in encoded for name in sample.pixels):
-            batch.inputs[name] = _joined([sample.pixels[name] for sample in encoded if name in sample.pixels])
+            pictures = [sample.pixels.get(name) for sample in encoded]
+            batch.inputs[name] = _by_row(pictures) if by_row else _joined([p for p in pictures if p is not None])
         return batch
 
     def _flattened(self, encoded: Sequence[Encoded]) -> Batch:
+        named = next((name for sample in encoded for name in sample.per_token), None)
+        if named is not None:
+            raise ConfigError(
+                f"padding_free cannot lay out {named}, which this model wants of every token; turn it off"
+            )
         lengths = [len(sample.input_ids) for sample in encoded]
         labels = [torch.cat([sample.labels.new_tensor([IGNORE]), sample.labels[1:]]) for sample in encoded]
         inputs = {
@@ -92,6 +105,17 @@ class Collate:
             out[index, place] = row
         return out
 
+    def _per_token(self, values: list[Tensor | None], labels: Tensor) -> Tensor:
+        """[rows, length, ...]; zero in the padding, and all over a row that has none."""
+        present = [value for value in values if value is not None]
+        shape = [max(sizes) for sizes in zip(*(value.shape[1:] for value in present), strict=True)]
+        out = present[0].new_zeros(*labels.shape, *shape)
+        for row, value in zip(out, values, strict=True):
+            if value is not None:
+                start = 0 if self.side == "right" else len(row) - len(value)
+                row[(slice(start, start + len(value)), *(slice(size) for size in value.shape[1:]))] = value
+        return out
+
     @staticmethod
     def _batch(inputs: dict[str, Tensor], labels: Tensor, samples: Tensor, encoded: Sequence[Encoded]) -> Batch:
         return Batch(inputs, labels, samples, [s.source for s in encoded], [s.id for s in encoded])
@@ -102,6 +126,17 @@ def _joined(pictures: list[Tensor]) -> Tensor:
     one of fewer tiles is filled up with empty ones, as those processors do within a batch of their own."""
     most = max(picture.shape[1] for picture in pictures) if pictures[0].ndim >= 4 else 0
     return torch.cat([_filled(picture, most) if picture.ndim >= 4 else picture for picture in pictures])
+
+
+def _by_row(pictures: list[Tensor | None]) -> Tensor:
+    """[rows, pictures, ...] for models that look a token's pictures up by its row; filled up with empty pictures.
+    Each of ``pictures`` is [1, pictures, ...]; None where the row has none."""
+    present = [picture for picture in pictures if picture is not None]
+    out = present[0].new_zeros(len(pictures), max(p.shape[1] for p in present), *present[0].shape[2:])
+    for row, picture in zip(out, pictures, strict=True):
+        if picture is not None:
+            row[: picture.shape[1]] = picture[0]
+    return out
 
 
 def _filled(picture: Tensor, tiles: int) -> Tensor:

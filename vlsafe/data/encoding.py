@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -14,17 +13,23 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from vlsafe.conversation import Conversation
-from vlsafe.data.chat import Message, answer_spans, check_turns, messages_of, opening_of, special_tokens
+from vlsafe.data.chat import Message, Span, answer_spans, check_turns, messages_of, opening_of, special_tokens
 from vlsafe.data.images import open_image
+from vlsafe.data.processors import PaliGemmaProcessor
 from vlsafe.errors import DataError
 
 IGNORE = -100
 """Label of a position that is not supervised, the value that torch's cross-entropy skips."""
 
+PER_TOKEN = ("mm_token_type_ids", "token_type_ids", "cross_attention_mask")
+"""What processors give for every token beside its id: Qwen-VL's kinds of token, from which it counts its positions;
+which tokens PaliGemma and Gemma 3 read in both directions; which pictures a token of Llama 3.2 Vision sees."""
+
 
 @dataclass
 class Encoded:
-    """One sample. ``input_ids`` and ``labels``: int64 [length]. ``pixels``: the picture tensors of the processor."""
+    """One sample. ``input_ids`` and ``labels``: int64 [length]. ``pixels``: the picture tensors of the processor.
+    ``per_token``: what else the model wants of every token (:data:`PER_TOKEN`), [length, ...]."""
 
     id: str
     source: str
@@ -32,6 +37,7 @@ class Encoded:
     labels: Tensor
     pixels: dict[str, Tensor] = field(default_factory=dict)
     text: str = ""
+    per_token: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def supervised(self) -> int:
@@ -70,17 +76,12 @@ class Encoding:
         """A training sample. Raises DataError naming the record when nothing of it would be supervised."""
         check_turns(conversation)
         messages, text = self._render(conversation, prompt=False)
-        spans = answer_spans(
-            lambda m: self._template(m, prompt=False), messages, text, self._end_tokens(), self._opening
-        )
-        if self.supervise == "last":
-            spans = spans[-1:]
-        encoded, offsets = self._tokenise(conversation, text)
+        spans = self._spans(messages, text, prompt=False)
+        encoded, offsets = self._tokenise(conversation, text, spans)
         labels = torch.full_like(encoded.input_ids, IGNORE)
-        for start, end in _after_expansion(spans, offsets["replacements"]):
-            for position, (first, last) in enumerate(offsets["tokens"]):
-                if first < end and last > start:  # a token that shares any character with the answer
-                    labels[position] = encoded.input_ids[position]
+        for span in spans if self.supervise == "all" else spans[-1:]:
+            for position in _positions(span, offsets):
+                labels[position] = encoded.input_ids[position]
         encoded.labels = labels
         self._limit(encoded)
         if encoded.supervised == 0:
@@ -89,8 +90,9 @@ class Encoding:
 
     def prompt(self, conversation: Conversation) -> Encoded:
         """A prompt that ends where the assistant is to answer; every label is ignored."""
-        _, text = self._render(conversation, prompt=True)
-        encoded, _ = self._tokenise(conversation, text)
+        messages, text = self._render(conversation, prompt=True)
+        earlier = self._spans(messages, text, prompt=True) if self._reads_both_ways else []
+        encoded, _ = self._tokenise(conversation, text, earlier)
         encoded.labels = torch.full_like(encoded.input_ids, IGNORE)
         return encoded
 
@@ -111,10 +113,20 @@ class Encoding:
     def _template(self, messages: list[Message], prompt: bool) -> str:
         return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
 
+    def _spans(self, messages: list[Message], text: str, prompt: bool) -> list[Span]:
+        return answer_spans(lambda m: self._template(m, prompt), messages, text, self._end_tokens(), self._opening)
+
+    @property
+    def _reads_both_ways(self) -> bool:
+        """Whether the model reads what stands before the first answer in both directions."""
+        return isinstance(self.processor, PaliGemmaProcessor)
+
     def _end_tokens(self) -> list[str]:
         return [token for token in self._special if token != self.processor.image_token]
 
-    def _tokenise(self, conversation: Conversation, text: str) -> tuple[Encoded, dict[str, Any]]:
+    def _tokenise(
+        self, conversation: Conversation, text: str, answers: list[Span]
+    ) -> tuple[Encoded, dict[str, list[Any]]]:
         images = [open_image(reference) for reference in conversation.images]
         placeholders = text.count(self.processor.image_token)
         if placeholders != len(images):
@@ -126,10 +138,9 @@ class Encoding:
         out = self.processor(
             text=[text],
             images=images or None,
-            add_special_tokens=not (bos and text.startswith(bos)),
+            add_special_tokens=not (bos and bos in text),
             return_offsets_mapping=True,
             return_text_replacement_offsets=True,
-            return_mm_token_type_ids=False,
         )
         offsets = {
             "tokens": out.pop("offset_mapping")[0],
@@ -137,8 +148,12 @@ class Encoding:
         }
         ids = torch.tensor(out.pop("input_ids")[0], dtype=torch.long)
         out.pop("attention_mask", None)
+        per_token = {name: torch.as_tensor(out.pop(name)[0]) for name in PER_TOKEN if name in out}
+        if self._reads_both_ways:
+            first = _positions(answers[0], offsets)[0] if answers else len(ids)
+            per_token["token_type_ids"] = (torch.arange(len(ids)) >= first).long()
         pixels = {name: _tensor(value) for name, value in out.items()}
-        return Encoded(conversation.id, conversation.source, ids, ids, pixels, text), offsets
+        return Encoded(conversation.id, conversation.source, ids, ids, pixels, text, per_token), offsets
 
     def _limit(self, encoded: Encoded) -> None:
         length = len(encoded.input_ids)
@@ -151,12 +166,13 @@ class Encoding:
                 "or set too_long: truncate to cut its last answer"
             )
         cut = encoded.input_ids[self.max_length :]
-        if bool((cut == self.processor.image_token_id).any()):
+        if bool(torch.isin(cut, torch.tensor(self.processor.image_token_ids)).any()):
             raise DataError(f"{where}: max_length={self.max_length} would cut a picture; raise max_length")
         if self.max_length <= _last_answer(encoded.labels):
             raise DataError(f"{where}: max_length={self.max_length} would cut its whole last answer; raise max_length")
         encoded.input_ids = encoded.input_ids[: self.max_length]
         encoded.labels = encoded.labels[: self.max_length]
+        encoded.per_token = {name: values[: self.max_length] for name, values in encoded.per_token.items()}
 
 
 def _last_answer(labels: Tensor) -> int:
@@ -166,11 +182,16 @@ def _last_answer(labels: Tensor) -> int:
     return int(begins[-1]) if len(begins) else -1
 
 
-def _after_expansion(spans: list[tuple[int, int]], replacements: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Move spans past picture placeholders that the processor has expanded before them."""
-    ends = [r["span"][1] for r in replacements]
-    gained = [0, *(r["new_span"][1] - r["span"][1] for r in replacements)]
-    return [(a + gained[bisect.bisect_right(ends, a)], b + gained[bisect.bisect_right(ends, b)]) for a, b in spans]
+def _positions(span: Span, offsets: dict[str, list[Any]]) -> list[int]:
+    """Tokens that share any character with ``span``, a span of the text before pictures are expanded."""
+    start, end = (_after_expansion(place, offsets["replacements"]) for place in span)
+    return [place for place, (first, last) in enumerate(offsets["tokens"]) if first < end and last > start]
+
+
+def _after_expansion(place: int, replacements: list[dict[str, Any]]) -> int:
+    """Where a character stands once the processor has expanded the picture placeholders before it."""
+    gained = [r["new_span"][1] - r["span"][1] for r in replacements if r["span"][1] <= place]
+    return place + (gained[-1] if gained else 0)
 
 
 def _tensor(value: Any) -> Tensor:

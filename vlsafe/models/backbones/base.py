@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, get_args
 
 import torch
@@ -11,14 +11,14 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
-from vlsafe.data.chat import chat_template
+from vlsafe.data.chat import chat_template, end_of_turn, special_tokens
 from vlsafe.errors import ConfigError
+from vlsafe.models.backbones.features import image_features
 from vlsafe.models.modes import evaluating
 from vlsafe.strategies.attention import Attention, choose
 
 Component = Literal["vision", "projector", "language"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
-_FEATURES = ("pooler_output", "deepstack_features")
 
 
 class Backbone(ABC):
@@ -80,10 +80,25 @@ class Backbone(ABC):
         """The features of one blank picture, summed: what ties the vision side to a batch without pictures (pitfalls
         E1). Zero times this leaves the loss as it is and gives every parameter a gradient on every rank."""
         with evaluating(model):  # a blank picture shall not move BatchNorm statistics
-            pixels = self.processor.image_processor(Image.new("RGB", (64, 64)), return_tensors="pt")
-            outputs = model.get_image_features(**pixels.to(next(model.parameters()).device), return_dict=True)
-        # Qwen3-VL reads features of earlier layers too
-        return sum(part.float().sum() for name in _FEATURES for part in outputs.get(name) or ())
+            pictures = self.processor.image_processor(Image.new("RGB", (64, 64)), return_tensors="pt")
+            features = self.picture_features(model, pictures.to(next(model.parameters()).device))
+        return torch.stack([part.float().sum() for part in features]).sum()
+
+    def picture_features(self, model: PreTrainedModel, pictures: dict[str, Tensor]) -> list[Tensor]:
+        """Features of pictures as the language model gets them, after the projector. ``pictures``: what the image
+        processor returns. For a model without ``get_image_features``, override this."""
+        return image_features(model, pictures)
+
+    def inferred(self) -> list[str]:
+        """One line each on what the processor and its template say, for people to check before a run."""
+        processor = self.processor
+        end = end_of_turn(partial(processor.apply_chat_template, tokenize=False), special_tokens(processor))
+        source = f"ours, {self.template}" if self.template else "the checkpoint's own"
+        return [
+            f"processor: {type(processor).__name__} with {type(processor.image_processor).__name__}",
+            f"picture token: {processor.image_token} ({', '.join(map(str, processor.image_token_ids))})",
+            f"chat template: {source}; an answer ends with {end or 'no token, so it cannot be tuned with it'}",
+        ]
 
     def unread(self, model: PreTrainedModel) -> set[str]:
         """Names of vision and projector parameters on which no picture feature depends, such as the layers after the

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cached_property
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel, ProcessorMixin
 
-from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
-from vlsafe.models.backbones.base import Attention, Backbone, Component, head_path
+from vlsafe.models.backbones.anatomy import anatomy
+from vlsafe.models.backbones.base import Attention, Backbone, Component
+from vlsafe.models.backbones.families import FAMILIES
+from vlsafe.models.backbones.families.base import Family
 from vlsafe.models.encoders import efficientnet_lite0
-
-# Where transformers keeps the parts; the first name that exists in the model counts.
-_VISION = ("model.vision_tower", "model.visual", "model.vision_model", "model.vision_encoder", "vision_model")
-_PROJECTOR = (
-    "model.multi_modal_projector",
-    "model.visual.merger",
-    "model.visual.deepstack_merger_list",
-    "model.connector",
-    "model.projector",
-)
 
 OWN_MODEL_TYPES = (efficientnet_lite0.EfficientNetLite0Config.model_type,)
 """Model types that transformers learns of when our module is imported, so that composed checkpoints load again."""
 
+logger = logging.getLogger(__name__)
+
 
 class PretrainedVLLM(Backbone):
-    """A checkpoint that transformers can load as it is. Tests tune LLaVA, LLaVA-NeXT and Idefics3 (SmolVLM); models
-    that want more per-token inputs than ids and mask (Qwen-VL, Gemma 3) say so at their first batch with a picture.
+    """A checkpoint that transformers can load as it is. docs/families.md lists the families that are tested; any other
+    image-text-to-text checkpoint is served too, and :meth:`inferred` says what was found in it.
 
     Args:
         checkpoint: hub name, directory or ``cache:NAME``.
@@ -52,37 +50,50 @@ class PretrainedVLLM(Backbone):
         self.random_weights = random_weights
         self._options = {"revision": revision, "trust_remote_code": trust_remote_code}
 
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        return AutoConfig.from_pretrained(self._path(), **self._options)
+
+    @cached_property
+    def family(self) -> Family:
+        kind = self.config.model_type
+        return FAMILIES[kind]() if kind in FAMILIES else Family()
+
     def load_processor(self) -> ProcessorMixin:
-        processor = AutoProcessor.from_pretrained(self._path(), **self._options)
-        if not isinstance(processor, ProcessorMixin):
-            raise ConfigError(
-                f"{self.checkpoint}: its processor could not be built, only a {type(processor).__name__}; "
-                "video processors need torchvision: pip install 'vlsafe[vision]'"
-            )
+        processor = self.family.load_processor(self._path(), self.config, **self._options)
+        if self.template is None and not processor.chat_template and self.family.template is not None:
+            self.template = self.family.template
         return processor
 
     def load_model(self) -> PreTrainedModel:
         if self.random_weights:
-            config = AutoConfig.from_pretrained(self._path(), **self._options)
-            model = AutoModelForImageTextToText.from_config(config, dtype=self.dtype)
+            model = AutoModelForImageTextToText.from_config(self.config, dtype=self.dtype)
         else:
             model = AutoModelForImageTextToText.from_pretrained(self._path(), dtype=self.dtype, **self._options)
         model.set_attn_implementation({"text_config": self.attention})
+        self.family.prepare(model)
+        for line in self._found(model):
+            logger.info(line)
         return model
 
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
-        """Found in the model, not told: the decoder by transformers' accessor, the rest by the names that
-        transformers uses. A checkpoint with other names needs a subclass that overrides this."""
-        names = {name: module for name, module in model.named_modules()}
-        decoder = model.get_decoder()
-        language = [name for name, module in names.items() if module is decoder] + head_path(model)
-        # embeddings of its own that the outer model holds, such as LLaVA-NeXT's line break between rows of a picture
-        language += [f"model.{name}" for name, _ in model.model.named_parameters(recurse=False)]
-        return {
-            "vision": [name for name in _VISION if name in names][:1],
-            "projector": [name for name in _PROJECTOR if name in names],
-            "language": language,
-        }
+        """Found in the model, not told (:func:`vlsafe.models.backbones.anatomy.anatomy`). A checkpoint whose parts
+        cannot be told apart needs a subclass that overrides this."""
+        return anatomy(model)
+
+    def picture_features(self, model: PreTrainedModel, pictures: dict[str, Tensor]) -> list[Tensor]:
+        return self.family.image_features(model, pictures)
+
+    def inferred(self) -> list[str]:
+        """One line each on what was found in the checkpoint: family, parts, processor, template. Reads no weights."""
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(self.config)
+        return [*super().inferred(), *self._found(model)]
+
+    def _found(self, model: PreTrainedModel) -> list[str]:
+        known = "with code of its own" if self.config.model_type in FAMILIES else "no code of its own"
+        parts = [f"{component}: {', '.join(paths)}" for component, paths in self.modules_of(model).items()]
+        return [f"family: {self.config.model_type} ({type(model).__name__}), {known}", *parts]
 
     def _path(self) -> str:
         return resolved(self.checkpoint)
