@@ -32,6 +32,16 @@ VERBS: dict[str, Verb] = {
         "config -> text",
         "vlsafe.preview:main",
     ),
+    "audit": Verb(
+        "what a data set gives away, repeats, lacks or leaks",
+        "sources -> audit.json, audit.html",
+        "vlsafe.audit.command:main",
+    ),
+    "data": Verb(
+        "make data from data: a de-biased set",
+        "source -> VLGuard folder",
+        "vlsafe.data_commands:main",
+    ),
     "fit": Verb(
         "fine-tune, with an evaluation before and after, and report",
         "config -> run directory",

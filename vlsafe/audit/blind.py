@@ -1,7 +1,7 @@
 """Image-blind classifiers: how well the words of a request alone predict whether it is refused.
 
-Naive Bayes with Laplace smoothing (add one), because it has no setting to tune: on the first word it is a look-up in a table, on
-the bag of words it counts every different word once.
+Naive Bayes with Laplace smoothing (add one), because it has no setting to tune: on the first word it is a look-up
+in a table, on the bag of words it counts every different word once.
 """
 
 from __future__ import annotations

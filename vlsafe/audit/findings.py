@@ -20,8 +20,8 @@ KINDS: dict[str, Kind] = {
     "first_word_shortcut": Kind(
         "The first word tells refuse from answer",
         "A classifier that sees neither the picture nor the rest of the request predicts whether it is refused. A "
-        "model can learn that rule instead of safety: a harmful request that opens like a harmless one is then answered, a "
-        "harmless one that opens like a harmful one refused.",
+        "model can learn that rule instead of safety: a harmful request that opens like a harmless one is then "
+        "answered, a harmless one that opens like a harmful one refused.",
         "train on the output of `vlsafe data balance`, and measure with first words swapped",
     ),
     "bag_of_words_shortcut": Kind(
@@ -151,7 +151,7 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """``count`` of ``total`` things in ``source`` (and ``subset``, if any). ``what`` says it in one sentence.
+    """``count`` of ``total`` things in ``source`` (in ``subset``, by ``detector``, if any); ``what`` says it in words.
 
     ``ids`` are those of ``source``; ``matches`` names for an id what it was found to equal.
     """
@@ -163,6 +163,7 @@ class Finding:
     total: int
     what: str
     subset: str = ""
+    detector: str = ""
     ids: Sequence[str] = ()
     matches: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -175,6 +176,7 @@ class Finding:
             "title": kind.title,
             "source": self.source,
             "subset": self.subset,
+            "detector": self.detector,
             "count": self.count,
             "total": self.total,
             "what": self.what,

@@ -94,10 +94,14 @@ def picture_findings(seen: Seen) -> list[Finding]:
     alike = _by_record((a, b) for a, b in near_pairs(seen.whole, seen.whole) if a is not b)
     if same:
         what = f"{len(same)} of {total} pictures are the same file as an earlier one"
-        found.append(Finding("duplicate_picture", "warning", seen.source, len(same), total, what, "", [*same], same))
+        found.append(
+            Finding("duplicate_picture", "warning", seen.source, len(same), total, what, ids=[*same], matches=same)
+        )
     if alike:
         what = f"{len(alike)} of {total} pictures look like an earlier one ({NEAR} of 64 bits apart or less)"
-        found.append(Finding("similar_picture", "note", seen.source, len(alike), total, what, "", [*alike], alike))
+        found.append(
+            Finding("similar_picture", "note", seen.source, len(alike), total, what, ids=[*alike], matches=alike)
+        )
     return found
 
 
@@ -109,11 +113,15 @@ def picture_leaks(train: Seen, test: Seen) -> list[Finding]:
     alike = _by_record(near_pairs(train.whole, test.whole))
     if same:
         what = f"{len(same)} of {total} pictures are in {train.source} as well, byte for byte"
-        found.append(Finding("leaked_picture", "serious", test.source, len(same), total, what, "", [*same], same))
+        found.append(
+            Finding("leaked_picture", "serious", test.source, len(same), total, what, ids=[*same], matches=same)
+        )
     if alike:
         what = f"{len(alike)} of {total} pictures look like one in {train.source} ({NEAR} of 64 bits apart or less)"
         ids = list(alike)
-        found.append(Finding("leaked_similar_picture", "warning", test.source, len(alike), total, what, "", ids, alike))
+        found.append(
+            Finding("leaked_similar_picture", "warning", test.source, len(alike), total, what, ids=ids, matches=alike)
+        )
     return found
 
 

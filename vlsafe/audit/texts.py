@@ -123,7 +123,9 @@ def _missed(
         "attack success rate of a perfect imitation"
     )
     ids = [each.id for each in missed]
-    found = [Finding("unrecognised_refusal", severity, source.label, len(missed), len(meant), what, subset, ids)]
+    found = [
+        Finding("unrecognised_refusal", severity, source.label, len(missed), len(meant), what, subset, judge.name, ids)
+    ]
     curly = [each for each in missed if "’" in each.response]
     lost = [each for each in curly if judge.label_text(normalised(each.response))[0] in REFUSAL_LABELS]
     if lost:
@@ -137,6 +139,7 @@ def _missed(
                 len(meant),
                 said,
                 subset,
+                judge.name,
                 [each.id for each in lost],
             )
         )
@@ -152,7 +155,9 @@ def _false_alarms(
         return []
     severity: Severity = "warning" if len(alarms) >= 0.02 * len(meant) else "note"
     what = f"{judge.name} calls {len(alarms)} of {len(meant)} answers refusals"
-    return [Finding("refusing_reference", severity, source.label, len(alarms), len(meant), what, subset, alarms)]
+    return [
+        Finding("refusing_reference", severity, source.label, len(alarms), len(meant), what, subset, judge.name, alarms)
+    ]
 
 
 def empty_references(source: Audited) -> list[Finding]:
@@ -163,7 +168,7 @@ def empty_references(source: Audited) -> list[Finding]:
             what = f"{len(empty)} of {len(group)} responses are empty"
             severity: Severity = "warning"
             found.append(
-                Finding("empty_reference", severity, source.label, len(empty), len(group), what, subset, empty)
+                Finding("empty_reference", severity, source.label, len(empty), len(group), what, subset, ids=empty)
             )
     return found
 
@@ -191,7 +196,7 @@ def openings(source: Audited) -> tuple[dict[str, Any], list[Finding]]:
             severity: Severity = "serious" if n >= 0.9 * len(group) else "warning"
             what = f"{n} of {len(group)} refusals open with “{first}”; the entropy of openings is {entropy:.2f} bits"
             ids = [each.id for each in group if opening(each.response) == first]
-            findings.append(Finding("uniform_opening", severity, source.label, n, len(group), what, subset, ids))
+            findings.append(Finding("uniform_opening", severity, source.label, n, len(group), what, subset, ids=ids))
     return told, findings
 
 
