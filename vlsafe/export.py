@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from vlsafe.cli import built
-from vlsafe.errors import DataError
+from vlsafe.errors import ConfigError, DataError
+from vlsafe.model_card import model_card
 from vlsafe.models.export import export_adapter, export_model
-from vlsafe.run_report import model_card
+from vlsafe.models.strength import check_strength
 
 
 def main(argv: list[str]) -> int:
@@ -22,19 +23,33 @@ def main(argv: list[str]) -> int:
     parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run")
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
     parser.add_argument("--merge", action="store_true", help="the whole model instead of the adapter alone")
+    parser.add_argument("--max-shard-size", default="5GB", help="largest weight file of a merged model; default: 5GB")
+    parser.add_argument(
+        "--lora-strength",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="with --merge: how much of the tuning to keep; 0 is the base model, 1 (the default) the tuned one",
+    )
     parser.add_argument("--config", type=Path, help="config of the run; default: config.yaml beside checkpoints/")
     options = parser.parse_args(argv)
+    if options.lora_strength != 1 and not options.merge:
+        raise ConfigError("--lora-strength is for --merge: an adapter is loaded at any strength, see `vlsafe evaluate`")
+    check_strength(options.lora_strength)
     config = options.config or options.checkpoint.parent.parent / "config.yaml"
     for path in (options.checkpoint, config):
         if not path.is_file():
             raise DataError(f"{path}: no such file; name a checkpoint of a run, and its config with --config")
     run = built(["--config", str(config)])
     module = run.model
+    directory = Path(run.config.run_dir)
     module.configure_model()
     checkpoint = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"], strict=False)
-    if options.merge or export_adapter(module, options.out) is None:
-        export_model(module, options.out, model_card(Path(run.config.run_dir), run.datamodule))
+    adapter_card = model_card(directory, module, run.datamodule, adapter=True)
+    if options.merge or export_adapter(module, options.out, adapter_card) is None:
+        card = model_card(directory, module, run.datamodule)
+        export_model(module, options.out, card, options.max_shard_size, options.lora_strength)
     print(options.out)
     return 0

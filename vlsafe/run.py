@@ -24,11 +24,12 @@ from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.report import terminal_table, write_report
 from vlsafe.evaluation.scoring import check_sides
 from vlsafe.evaluation.stages import evaluate
+from vlsafe.model_card import model_card, rewrite_cards
 from vlsafe.models.export import export_adapter, export_model
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.responder import ModelResponder
 from vlsafe.run_metrics import put_metrics_back
-from vlsafe.run_report import gathered, model_card
+from vlsafe.run_report import gathered
 
 
 class EvaluationPlan:
@@ -123,8 +124,10 @@ class RunRecorder(Checkpoint):
         put_metrics_back(self.directory)
         trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt", weights_only=False)
         with self.phase("export"):
-            export_adapter(pl_module, self.directory / "adapter")
-            export_model(pl_module, self.directory / "model", model_card(self.directory, trainer.datamodule))
+            data = trainer.datamodule
+            adapter_card = model_card(self.directory, pl_module, data, adapter=True)
+            export_adapter(pl_module, self.directory / "adapter", adapter_card)
+            export_model(pl_module, self.directory / "model", model_card(self.directory, pl_module, data))
         if self.plan.benchmarks:
             with self.phase("evaluate after"):
                 self.plan.run(pl_module, self.directory / "evaluation" / "after")
@@ -133,6 +136,7 @@ class RunRecorder(Checkpoint):
     def _report(self, data: ConversationData, module: SafetyFineTuning) -> None:
         report = gathered(self.directory, data, module, self.phases)
         page = write_report(report, self.directory)
+        rewrite_cards(self.directory, module, data)
         Console().print(terminal_table(report))
         print(f"report: {page}")
 

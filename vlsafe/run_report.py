@@ -1,4 +1,4 @@
-"""Gathers what a run left behind into the report's dictionary, and writes the exported model's card."""
+"""Gathers what a run left behind into the report's dictionary."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vlsafe import __version__
 from vlsafe.data.datamodule import ConversationData
 from vlsafe.environment import describe
 from vlsafe.evaluation.compare import compare
@@ -73,27 +72,3 @@ def versions() -> dict[str, str]:
     facts = describe()
     flat = {name: str(value) for name, value in facts.items() if isinstance(value, str | int | float)}
     return flat | {name: str(value) for name, value in facts.get("packages", {}).items() if value}
-
-
-def model_card(directory: Path, data: ConversationData) -> str:
-    """README.md of the exported model: how it was made and what to look at before it is used."""
-    parts = "\n".join(f"| {name} | {count} |" for name, count in data.open().counts().items())
-    return f"""---
-library_name: transformers
-pipeline_tag: image-text-to-text
-tags: [vlsafe, safety]
----
-# {directory.name}
-
-Safety fine-tuned with vlsafe {__version__}. The recipe is `config.yaml` of its run, the measured effect `report.html`
-there: attack success and over-refusal before and after, with intervals.
-
-| part of the data | samples an epoch |
-|---|---|
-{parts}
-
-Load it with `vlsafe.PretrainedVLLM(<this folder>)`. Plain transformers loads it too; where the vision encoder is
-vlsafe's own EfficientNet-Lite0, import `vlsafe.models.encoders.efficientnet_lite0` first.
-
-The licences of the base model and of each part of the data hold for this model too.
-"""

@@ -89,8 +89,8 @@ def test_our_own_encoder_loads_in_a_new_process_too(tokenizer: Path, tmp_path: P
 def test_the_adapter_on_a_freshly_assembled_base_gives_the_same_logits(
     tuned: SafetyFineTuning, inputs: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    out = export_adapter(tuned, tmp_path / "adapter")
-    assert out is not None
+    out = export_adapter(tuned, tmp_path / "adapter", "# an adapter")
+    assert out is not None and (out / "README.md").read_text() == "# an adapter"
     base = tuned.backbone.load_model()
     assert not torch.allclose(logits(base.eval(), inputs), logits(tuned.model, inputs), atol=1e-3)
     again = PeftModel.from_pretrained(base, out).eval()
@@ -106,7 +106,7 @@ def test_a_model_without_adapters_has_no_adapter_to_export(tokenizer: Path, tmp_
 
     plain = module(tokenizer, Components(FROZEN, FULL, FROZEN))
     plain.configure_model()
-    assert export_adapter(plain, tmp_path / "adapter") is None
+    assert export_adapter(plain, tmp_path / "adapter", "") is None
     assert not (tmp_path / "adapter").exists()
 
 

@@ -3,45 +3,119 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
-from vlsafe.errors import VlsafeError
+from vlsafe import __version__
+from vlsafe.errors import ConfigError, VlsafeError
+from vlsafe.models.adaptation import original_name
+from vlsafe.models.fingerprint import fingerprint
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.responder import end_tokens
+from vlsafe.models.strength import FACTS, base_tensors, merged
+
+PROJECTOR = "projector.safetensors"
 
 
-def export_adapter(module: SafetyFineTuning, directory: Path) -> Path | None:
-    """The adapter in PEFT's format, with every fully trained component beside the LoRA weights; None without LoRA."""
+def export_adapter(module: SafetyFineTuning, directory: Path, card: str) -> Path | None:
+    """The adapter in PEFT's format, with every fully trained component beside the LoRA weights; None without LoRA.
+
+    ``projector.safetensors`` holds the projector by its names in the model, trained or as it came (adapters in it stay
+    with the other adapters), and ``vlsafe.json`` says what the adapter belongs to.
+    """
     model = module.model
     if not isinstance(model, PeftModel):
         return None
     with written_whole(directory) as target:
-        model.save_pretrained(target)
+        # embeddings are saved where the component table trains them; PEFT's guess would ask the hub
+        model.save_pretrained(target, save_embedding_layers=False)
+        save_file(_projector(module), target / PROJECTOR, metadata={"format": "pt"})
         module.backbone.processor.save_pretrained(target)
+        base = None if module.components.quantises else fingerprint(base_tensors(model))
+        _write_facts(module, target, kind="adapter", base_weights=base)
+        (target / "README.md").write_text(card, encoding="utf-8")
     return directory
 
 
-def export_model(module: SafetyFineTuning, directory: Path, card: str) -> Path:
+def export_model(
+    module: SafetyFineTuning, directory: Path, card: str, max_shard_size: str = "5GB", strength: float = 1.0
+) -> Path:
     """The model as transformers loads it: adapters merged into the weights, processor beside them, ``card`` as README.
 
     The merge happens in place: afterwards the module holds the exported model and cannot be trained further.
+
+    Args:
+        module: with its model loaded, trained or from a checkpoint.
+        directory: takes the place of what stood there, once it is written whole.
+        card: text of README.md.
+        max_shard_size: largest weight file, such as ``5GB`` or ``200MB``.
+        strength: of the adapters, see :func:`vlsafe.models.strength.merged`.
+
+    Raises:
+        ConfigError: a strength other than 1 where there is no adapter to weaken.
     """
-    if isinstance(module.model, PeftModel):
-        module.model = module.model.merge_and_unload()
     if module.model is None:
         raise VlsafeError("nothing to export: the model has not been loaded")
-    module.model.config.use_cache = True
-    module.model.generation_config.eos_token_id = end_tokens(module.model, module.backbone.processor)
+    if strength != 1 and not isinstance(module.model, PeftModel):
+        raise ConfigError(f"LoRA strength {strength} needs adapters, and this run has none; leave it at 1")
+    if isinstance(module.model, PeftModel):
+        module.model = merged(_unpacked(module), strength)
+    model: PreTrainedModel = module.model
+    model.config.use_cache = True
+    model.generation_config.eos_token_id = end_tokens(model, module.backbone.processor)
     with written_whole(directory) as target:
-        module.model.save_pretrained(target)
+        model.save_pretrained(target, max_shard_size=max_shard_size)
         module.backbone.processor.save_pretrained(target)
+        _write_facts(module, target, kind="model", lora_strength=strength)
         (target / "README.md").write_text(card, encoding="utf-8")
     return directory
+
+
+def _unpacked(module: SafetyFineTuning) -> PeftModel:
+    """Adapters over weights in their own precision: merging into 4-bit ones would round the tuning away."""
+    tuned = module.model
+    if not module.components.quantises:
+        return tuned
+    fresh = SafetyFineTuning(module.backbone, module.components.unquantised())
+    fresh.configure_model()
+    assert tuned is not None and fresh.model is not None
+    trained = {name: p.detach() for name, p in tuned.named_parameters() if p.requires_grad}
+    fresh.model.load_state_dict(trained, strict=False)
+    return fresh.model.to(tuned.device)
+
+
+def _projector(module: SafetyFineTuning) -> dict[str, Any]:
+    """Parameters and buffers of the projector, without adapters, by their names in the model."""
+    assert module.plan is not None and module.model is not None
+    names = {name for name, component in module.plan.owner.items() if component == "projector"}
+    parents = {name.rpartition(".")[0] for name in names}
+    state = {original_name(n): t for n, t in module.model.state_dict().items() if ".original_module." not in n}
+    return {
+        name: tensor.detach().contiguous().clone()
+        for name, tensor in state.items()
+        if name in names or (name.rpartition(".")[0] in parents and name not in module.plan.owner)
+    }
+
+
+def _write_facts(module: SafetyFineTuning, target: Path, **facts: Any) -> None:
+    model = module.model
+    assert model is not None
+    content = {
+        "vlsafe": __version__,
+        **facts,
+        "base": model.config.name_or_path or None,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "trained": module.trained,
+    }
+    (target / FACTS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -54,20 +54,14 @@ def _note(component: Component, tuning: Tuning, plan: Plan) -> str:
 
 
 def summary_table(rows: list[dict[str, Any]]) -> RichTable:
-    table = RichTable(title="what trains")
-    for column in ("component", "train", "learning rate", "weight decay", "parameters", "trainable", "in"):
+    notes = "\n".join(f"{row['component']}: {row['note']}" for row in rows if row["note"])
+    table = RichTable(title="what trains", caption=notes, caption_justify="left")
+    for column in ("component", "train", "rate", "decay", "parameters", "trainable", "in"):
         table.add_column(column, justify="left" if column in ("component", "train", "in") else "right")
     for row in rows:
-        how = f"{row['train']} ({row['note']})" if row["note"] else row["train"]
-        table.add_row(
-            row["component"],
-            how,
-            _number(row["learning_rate"]),
-            _number(row["weight_decay"]),
-            f"{row['parameters']:,}",
-            f"{row['trainable']:,}",
-            row["dtype"],
-        )
+        rate, decay = (_number(row[name]) for name in ("learning_rate", "weight_decay"))
+        counts = (f"{row['parameters']:,}", f"{row['trainable']:,}")
+        table.add_row(row["component"], row["train"], rate, decay, *counts, row["dtype"])
     return table
 
 
