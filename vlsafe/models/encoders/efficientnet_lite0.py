@@ -83,6 +83,7 @@ class EfficientNetLite0Model(PreTrainedModel):
     config_class = EfficientNetLite0Config
     main_input_name = "pixel_values"
     _no_split_modules = ["InvertedResidual"]
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True  # it has no attention, so any kernel will do
 
     def __init__(self, config: EfficientNetLite0Config) -> None:
         super().__init__(config)

@@ -86,7 +86,7 @@ class PatchFeatures(VisionEncoder):
         with torch.device("meta"):
             model = PatchFeaturesModel(self.config)
         for place, part in enumerate(self.parts):
-            model.encoders[place] = part.load()
+            model.encoders[str(place)] = part.load()
         return model
 
     def normalisation(self) -> dict[str, Any]:

@@ -45,14 +45,17 @@ class PatchFeaturesModel(PreTrainedModel):
 
     def __init__(self, config: PatchFeaturesConfig) -> None:
         super().__init__(config)
-        self.encoders = nn.ModuleList(
-            AutoModel.from_config(AutoConfig.for_model(**part["config"])) for part in config.parts or ()
+        self.encoders = nn.ModuleDict(  # by name: a list would look like a stack of layers
+            {
+                str(place): AutoModel.from_config(AutoConfig.for_model(**part["config"]))
+                for place, part in enumerate(config.parts or ())
+            }
         )
         self.post_init()
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
         features = []
-        for encoder, part in zip(self.encoders, self.config.parts, strict=True):
+        for encoder, part in zip(self.encoders.values(), self.config.parts, strict=True):
             layer = part["feature_layer"]  # asked for by its index, as LLaVA does, so that the others are not kept
             hidden = encoder(self._as_seen_by(part, pixel_values), output_hidden_states=layer).hidden_states
             features.append(hidden[layer][:, part["extra_tokens"] :])
