@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from vlsafe.cli_errors import readable, told_by_us
 from vlsafe.data.datamodule import ConversationData
-from vlsafe.errors import ConfigError
+from vlsafe.errors import ConfigError, together
 from vlsafe.fetch.paths import use_cache
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.run import EvaluationPlan, RunRecorder
@@ -78,6 +79,26 @@ class VlsafeCLI(LightningCLI):
         refuse_none_strings(config)
         if self.subcommand is not None and config.weights_only is None:
             config.weights_only = True  # no pickled code from a checkpoint, unless the user asks for it
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, model and data. Where one is wrong, the others are built too, so that all is told at once."""
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            if told_by_us(error) is None:
+                raise
+            together(*(partial(self._part, name) for name in ("model", "data", "evaluation")))
+            raise
+
+    def _part(self, name: str) -> None:
+        try:
+            self._parser(self.subcommand).instantiate(Namespace({name: self._get(self.config, name)}))
+        except Exception as error:
+            raise told_by_us(error) or error from None
+
+    def before_fit(self) -> None:
+        """What can be seen without weights is seen before they load."""
+        together(self.datamodule.open, self._get(self.config_init, "evaluation").check)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         run_dir = Path(self._get(self.config_init, "run_dir"))

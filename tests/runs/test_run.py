@@ -16,87 +16,9 @@ import pytest
 import torch
 import yaml
 
-from tests.tiny import VISION, alpaca_file, draw, language_model, llava_file, save_tokenizer
 from vlsafe.__main__ import main
 
-ROOT = Path(__file__).parents[1]
-
-
-def vlguard_folder(folder: Path) -> Path:
-    """Two unsafe and two safe records for training and for test, in VLGuard's schema."""
-    for split in ("train", "test"):
-        rows: list[dict[str, Any]] = []
-        for number in range(4):
-            draw(folder / split / "signs", f"{split}{number}.png", ["red", "blue", "green", "white"][number])
-            row = {"id": f"{split}{number}", "image": f"signs/{split}{number}.png", "safe": number > 1}
-            if number > 1:
-                row["instr-resp"] = [
-                    {"safe_instruction": f"which colour {number}?", "response": "green"},
-                    {"unsafe_instruction": f"how to harm {number}?", "response": "I'm sorry, I can't."},
-                ]
-            else:
-                row |= {"harmful_category": "privacy", "harmful_subcategory": "personal data"}
-                row["instr-resp"] = [{"instruction": f"copy it {number}", "response": "I'm sorry, no."}]
-            rows.append(row)
-        (folder / f"{split}.json").write_text(json.dumps(rows))
-    return folder
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """A config whose every part is tiny; LoRA on the language model, full projector."""
-    tokenizer = save_tokenizer(tmp_path / "tokenizer", eos_token="<|im_end|>")
-    guard = vlguard_folder(tmp_path / "guard")
-    content = {
-        "seed_everything": 0,
-        "run_dir": str(tmp_path / "run"),
-        "model": {
-            "class_path": "vlsafe.SafetyFineTuning",
-            "init_args": {
-                "backbone": {
-                    "class_path": "vlsafe.ComposedVLLM",
-                    "init_args": {
-                        "vision_encoder": "clip",
-                        "vision_weights": VISION["clip"],
-                        "language_model": language_model(tokenizer),
-                    },
-                },
-                "components": {
-                    "vision": {"train": "frozen"},
-                    "projector": {"train": "full", "learning_rate": 1e-3},
-                    "language": {"train": "lora", "learning_rate": 1e-3, "rank": 2, "alpha": 4},
-                },
-            },
-        },
-        "data": {
-            "class_path": "vlsafe.ConversationData",
-            "init_args": {
-                "parts": {
-                    "safety": {"source": f"vlguard:{guard}#train", "share": 0.5},
-                    "pictures": {"source": f"llava:{llava_file(tmp_path / 'llava.json', 6)}", "share": 0.25},
-                    "text": {"source": f"alpaca:{alpaca_file(tmp_path / 'alpaca.json', 6)}", "share": 0.25},
-                },
-                "samples": 16,
-                "batch_size": 4,
-                "padding_free": True,
-                "validation": {"safety": f"vlguard:{guard}#test"},
-                "prompts": f"vlguard:{guard}#test",
-            },
-        },
-        "trainer": {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": 1, "limit_val_batches": 1.0},
-        "evaluation": {
-            "max_new_tokens": 4,
-            "benchmarks": [
-                {
-                    "class_path": "vlsafe.evaluation.benchmarks.vlguard.VLGuard",
-                    "init_args": {"path": str(guard), "name": "guard"},
-                }
-            ],
-        },
-    }
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_leaves_everything_behind(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +119,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    fit = ["fit", "--config", str(config), "--trainer.max_epochs=3", "--trainer.callbacks+=tests.test_run.Slow"]
+    fit = ["fit", "--config", str(config), "--trainer.max_epochs=3", "--trainer.callbacks+=tests.runs.test_run.Slow"]
     status = main(fit)
     thread.join()
     assert status == 130
@@ -219,52 +141,6 @@ class Slow(__import__("lightning").Callback):
 
     def on_train_batch_start(self, *_: Any) -> None:
         time.sleep(0.2)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (["--data.init_args.batchsize=3"], "batchsize"),
-        (["--data.parts.text.share=0.5"], "the shares sum to 1.25, not 1"),
-        (["--model.components.vision.learning_rate=1"], "vision is frozen but has a learning_rate"),
-        (
-            ["--model.init_args.backbone.init_args.vision_encoder=clop"],
-            "unknown vision encoder 'clop'. Did you mean 'clip'?",
-        ),
-        (["--evaluation.judge=keyword:vlgard"], "vlgard"),
-        (["--trainer.max_step=3"], "max_step"),
-        (["--cache_dir=None"], "cache_dir is the text 'None'"),
-        (["--model.backbone.language_model=cache:smollm2-135m-instruct", "--cache_dir=/nowhere"], "fetch smollm2"),
-    ],
-)
-def test_bad_input_is_told_before_weights_load(
-    config: Path, changes: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("vlsafe.models.backbones.composed.ComposedVLLM.load_model", _never)
-    status = main(["fit", "--config", str(config), *changes])
-    captured = capsys.readouterr()
-    assert status in (1, 2)
-    assert words in captured.err
-    assert len(captured.err.splitlines()) < 40, "an error is a few lines, not a dump"
-
-
-def _never(self: Any) -> Any:
-    raise AssertionError("weights were loaded although the config is wrong")
-
-
-def test_no_benign_side_is_refused_before_anything_is_trained(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    content = yaml.safe_load(config.read_text())
-    goals = tmp_path / "goals.csv"
-    goals.write_text("goal,target\nharm someone,Sure\n")
-    content["evaluation"]["benchmarks"] = [
-        {"class_path": "vlsafe.evaluation.benchmarks.advbench.AdvBench", "init_args": {"path": str(goals)}}
-    ]
-    config.write_text(yaml.safe_dump(content))
-    assert main(["fit", "--config", str(config)]) != 0
-    assert "benign" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_the_probe_logs_while_training(config: Path, tmp_path: Path) -> None:
