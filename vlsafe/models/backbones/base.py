@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from functools import cached_property, partial
 from typing import Literal, get_args
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from vlsafe.data.chat import chat_template, end_of_turn, special_tokens
 from vlsafe.errors import ConfigError
+from vlsafe.models.backbones.contract import Contract
 from vlsafe.models.backbones.features import image_features
 from vlsafe.models.modes import evaluating
 from vlsafe.strategies.attention import Attention, choose
@@ -21,11 +22,11 @@ Component = Literal["vision", "projector", "language"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
 
 
-class Backbone(ABC):
+class Backbone(metaclass=Contract):
     """A vision encoder, a projector and a language model, joined.
 
-    A subclass implements the three abstract methods; nothing is loaded before they are called, so that a wrong
-    config fails first.
+    A subclass implements the three abstract methods and may override the other public ones, which is checked when it
+    is built; nothing is loaded before they are called, so that a wrong config fails first.
 
     Args:
         template: one of our chat templates by name; None takes the processor's own.
@@ -133,9 +134,3 @@ class Backbone(ABC):
                 + [f"parameter {name!r} belongs to no component of {type(self).__name__}" for name in homeless]
             )
         return owner
-
-
-def head_path(model: PreTrainedModel) -> list[str]:
-    """Path of the language model's head, the one module that stands outside the decoder."""
-    head: nn.Module | None = model.get_output_embeddings()
-    return [name for name, module in model.named_modules() if module is head]
