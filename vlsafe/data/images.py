@@ -90,7 +90,7 @@ def name_problem(name: str) -> str:
         return "is empty or holds a null character"
     if "\\" in name or ":" in name.split("/")[0]:
         return "holds a backslash or a drive; names use forward slashes"
-    if name.startswith("/") or ".." in PurePosixPath(name).parts:
+    if name.startswith("/") or ".." in name.split("/"):
         return "leaves the root"
     return ""
 

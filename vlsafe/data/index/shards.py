@@ -65,8 +65,8 @@ class IndexedRows(Sequence[tuple[int, str, Any]]):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._shards = [_mapped(path) for path in shard_files(folder)]
-        self._ends = list(accumulate(shard.num_rows for shard in self._shards))
+        self._shards = [_mapped(path).columns for path in shard_files(folder)]
+        self._ends = list(accumulate(len(numbers) for numbers, _, _ in self._shards))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -74,13 +74,12 @@ class IndexedRows(Sequence[tuple[int, str, Any]]):
     def __getitem__(self, index: Any) -> Any:
         index = range(len(self))[index]
         shard = bisect.bisect_right(self._ends, index)
-        table = self._shards[shard]
         place = index - (self._ends[shard - 1] if shard else 0)
-        number, identity, row = (table.column(name)[place].as_py() for name in SCHEMA.names)
+        number, identity, row = (column[place].as_py() for column in self._shards[shard])
         return number, identity, json.loads(row)
 
     def ids(self) -> Iterator[str]:
-        return (identity for shard in self._shards for identity in shard.column("id").to_pylist())
+        return (identity for _, ids, _ in self._shards for identity in ids.to_pylist())
 
     def __reduce__(self) -> tuple[type[IndexedRows], tuple[Path]]:
         return IndexedRows, (self.folder,)
@@ -96,5 +95,5 @@ def last_state(folder: Path) -> dict[str, Any]:
     return json.loads(_mapped(files[-1]).schema.metadata[b"state"]) if files else {}
 
 
-def _mapped(path: Path) -> pa.Table:
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+def _mapped(path: Path) -> pa.RecordBatch:
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
