@@ -142,7 +142,7 @@ def _openings(report: Mapping[str, Any]) -> str:
 
 
 def _counts(report: Mapping[str, Any]) -> str:
-    columns = ("", "", "Count", "Share, %")
+    columns = ("By", "Name", "Count", "Share, %")
     tables = []
     for label, kinds in report["counts"].items():
         rows = []

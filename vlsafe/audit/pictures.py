@@ -90,8 +90,9 @@ def picture_findings(seen: Seen) -> list[Finding]:
             ids = [record for picture in bad for record in picture.records]
             severity: Severity = "serious" if bad is broken or len(bad) < total else "warning"
             found.append(Finding(code, severity, seen.source, len(bad), total, what, ids=ids))
-    same = {b.records[0]: [a.records[0]] for a, b in _same(seen.whole, seen.whole) if a is not b}
-    alike = _by_record((a, b) for a, b in near_pairs(seen.whole, seen.whole) if a is not b)
+    whole = seen.whole
+    same = _by_record((old, new) for old, new in _same(whole, whole) if old is not new)
+    alike = _by_record(near_pairs(whole, whole))
     if same:
         what = f"{len(same)} of {total} pictures are the same file as an earlier one"
         found.append(

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -58,6 +58,7 @@ def openings() -> tuple[Opening, ...]:
     return tuple(Opening(row["word"], tuple(row["templates"])) for row in rows)
 
 
+@lru_cache(maxsize=4096)
 def action(text: str) -> str:
     """``Can you describe the scene?`` -> ``describe the scene``; empty where the text is no single order."""
     polite = _POLITE.match(text)
