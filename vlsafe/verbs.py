@@ -80,6 +80,11 @@ VERBS: dict[str, Verb] = {
         "checkpoint -> model directory",
         "vlsafe.export:main",
     ),
+    "convert": Verb(
+        "rewrite published LLaVA-1.5 or MiniGPT-v2 weights for transformers",
+        "original checkpoint -> model directory",
+        "vlsafe.convert:main",
+    ),
     "doctor": Verb(
         "versions, devices, attention backend, and what is missing",
         "this machine -> table",

@@ -1,0 +1,57 @@
+"""``convert``: a published checkpoint of another layout as a Hugging Face directory."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vlsafe.errors import ConfigError
+from vlsafe.fetch.paths import resolved
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="vlsafe convert",
+        description="Reads an original LLaVA-1.5 folder (also a LoRA one, with its --base), or MiniGPT-v2's checkpoint "
+        "file (with --base Llama-2-chat and --vision-tower eva_vit_g.pth). Writes a directory that transformers loads, "
+        "after every key has been matched, and prints what was done.",
+    )
+    parser.add_argument("source", type=_path, help="folder of an original LLaVA, or .pth file of MiniGPT-v2")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("out", nargs="?", type=Path, default=argparse.SUPPRESS, help="directory to write")
+    target.add_argument("--out", type=Path, default=argparse.SUPPRESS, help="the same")
+    parser.add_argument("--base", type=_path, help="folder of the model that LoRA weights adapt; Llama-2-chat's")
+    parser.add_argument("--vision-tower", type=_path, help="CLIP folder, or EVA ViT-g's file")
+    parser.add_argument("--lora-alpha", type=float, help="of MiniGPT-v2's LoRA weights, where its file does not say it")
+    options = parser.parse_args(argv)
+    given = (options.source, options.base, options.vision_tower)
+    absent = [f"{path}: no such file or folder" for path in given if path is not None and not path.exists()]
+    if absent:
+        raise ConfigError(absent)
+    print(_minigpt(options) if options.source.is_file() else _llava(options))
+    return 0
+
+
+def _path(text: str) -> Path:
+    return Path(resolved(text))
+
+
+def _llava(options: argparse.Namespace) -> object:
+    from vlsafe.models.conversion.llava import convert_llava
+
+    if options.lora_alpha is not None:
+        raise ConfigError("--lora-alpha is for MiniGPT-v2; a LoRA checkpoint of LLaVA says its own")
+    return convert_llava(options.source, options.out, options.base, options.vision_tower)
+
+
+def _minigpt(options: argparse.Namespace) -> object:
+    from vlsafe.models.conversion.minigpt import convert_minigpt
+
+    lacking = [name for name in ("base", "vision_tower") if getattr(options, name) is None]
+    if lacking:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in lacking)
+        raise ConfigError(
+            f"{options.source} is a file, so MiniGPT-v2's checkpoint: name its other parts with {names} "
+            "(Llama-2-chat's folder, eva_vit_g.pth)"
+        )
+    return convert_minigpt(options.source, options.out, options.base, options.vision_tower, options.lora_alpha)
