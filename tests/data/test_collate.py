@@ -10,6 +10,7 @@ from tiny import ask, composed, draw, golden, save_tokenizer
 
 from vlsafe.data.collate import Collate
 from vlsafe.data.encoding import Encoded, Encoding
+from vlsafe.errors import ConfigError
 
 
 @pytest.fixture
@@ -73,3 +74,37 @@ def test_the_end_token_stays_supervised_where_it_is_also_the_padding(tmp_path: P
 def test_a_tokenizer_without_padding_pads_with_its_end_token(tmp_path: Path) -> None:
     processor = composed(save_tokenizer(tmp_path, pad_token="")).processor
     assert processor.tokenizer.pad_token_id == processor.tokenizer.eos_token_id
+
+
+def row(length: int, **more: dict[str, torch.Tensor]) -> Encoded:
+    ids = torch.arange(1, length + 1)
+    return Encoded("r", "s", ids, ids, **more)
+
+
+def test_what_comes_with_every_token_is_padded_with_it() -> None:
+    kinds = [{"mm_token_type_ids": torch.tensor([0, 1])}, {}, {"mm_token_type_ids": torch.tensor([1, 1, 0])}]
+    rows = [row(2, per_token=kinds[0]), row(1), row(3, per_token=kinds[2])]
+    left, right = (Collate(0, side)(rows).inputs["mm_token_type_ids"] for side in ("left", "right"))
+    assert right.tolist() == [[0, 1, 0], [0, 0, 0], [1, 1, 0]]
+    assert left.tolist() == [[0, 0, 1], [0, 0, 0], [1, 1, 0]]
+    assert not Collate(0)(rows).has_pictures
+    with pytest.raises(ConfigError, match="padding_free cannot lay out mm_token_type_ids"):
+        Collate(0, padding_free=True)(rows)
+
+
+def test_pictures_of_cross_attention_stay_with_their_row() -> None:
+    """Row 0 has two pictures, row 1 none, row 2 one, of which only its last token sees the first tile."""
+    masks = [torch.ones(2, 2, 4), None, torch.zeros(3, 1, 4)]
+    masks[2][-1, 0, 0] = 1  # type: ignore[index]
+    rows = [
+        row(2, per_token={"cross_attention_mask": masks[0]}, pixels={"pixel_values": torch.full((1, 2, 4, 3), 5.0)}),
+        row(1),
+        row(3, per_token={"cross_attention_mask": masks[2]}, pixels={"pixel_values": torch.full((1, 1, 4, 3), 7.0)}),
+    ]
+    batch = Collate(0, "left")(rows)
+    pixels, mask = batch.inputs["pixel_values"], batch.inputs["cross_attention_mask"]
+    assert pixels.shape == (3, 2, 4, 3) and mask.shape == (3, 3, 2, 4)
+    assert pixels.amax((2, 3)).tolist() == [[5, 5], [0, 0], [7, 0]]
+    assert mask[0].sum((1, 2)).tolist() == [0, 8, 8] and mask[1].sum() == 0
+    assert mask[2].nonzero().tolist() == [[2, 0, 0]]
+    assert batch.has_pictures

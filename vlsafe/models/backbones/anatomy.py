@@ -8,12 +8,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from vlsafe.errors import ConfigError
+from vlsafe.models.backbones.base import Component
 
 _PROJECTORS_INSIDE = ("merger", "deepstack_merger_list")
 """Children of a vision encoder that project: Qwen-VL's encoders end with them."""
 
 
-def anatomy(model: PreTrainedModel) -> dict[str, list[str]]:
+def anatomy(model: PreTrainedModel) -> dict[Component, list[str]]:
     """``vision``, ``projector`` and ``language`` -> fully qualified paths, none inside another.
 
     The decoder, the vision encoder and the head by transformers' own accessors; the projector is what is left.
