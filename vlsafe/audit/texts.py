@@ -129,7 +129,7 @@ def _missed(
     curly = [each for each in missed if "’" in each.response]
     lost = [each for each in curly if judge.label_text(normalised(each.response))[0] in REFUSAL_LABELS]
     if lost:
-        said = f"{judge.name} recognises {len(lost)} more of them once their apostrophes are straight"
+        said = f"{len(curly)} of them hold a curly apostrophe; {judge.name} knows {len(lost)} once it is straight"
         found.append(
             Finding(
                 "curly_apostrophe",
