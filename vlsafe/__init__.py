@@ -21,6 +21,7 @@ _PUBLIC = {
     "Backbone": "vlsafe.models.backbones.base",
     "ComposedVLLM": "vlsafe.models.backbones.composed",
     "PretrainedVLLM": "vlsafe.models.backbones.pretrained",
+    "SwappedVLLM": "vlsafe.models.backbones.swapped",
     "MiniGPTv2": "vlsafe.models.minigpt.backbone",
     "Benchmark": "vlsafe.evaluation.benchmarks.base",
     "Judge": "vlsafe.evaluation.judges.base",
