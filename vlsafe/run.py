@@ -118,7 +118,8 @@ class RunRecorder(Checkpoint):
             )
         if trainer.fast_dev_run or not trainer.is_global_zero:
             return
-        trainer.progress_bar_callback.teardown(trainer, pl_module, "fit")  # its live display would hide the next one
+        if trainer.progress_bar_callback is not None:  # its live display would hide the next one
+            trainer.progress_bar_callback.teardown(trainer, pl_module, "fit")
         for logger in trainer.loggers:
             logger.save()
         put_metrics_back(self.directory)
