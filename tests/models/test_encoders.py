@@ -35,6 +35,7 @@ from vlsafe.models.adaptation import Components
 from vlsafe.models.encoders import ENCODERS, eva02, vision_encoder_of
 from vlsafe.models.encoders.base import VisionEncoder
 from vlsafe.models.encoders.eva02_model import EVA02Config, EVA02Model, rotary_angles, rotated
+from vlsafe.models.encoders.fused import PatchFeatures
 
 FUSED = "dinov2+siglip"
 WEIGHTS: dict[str, Any] = {**VISION, FUSED: [VISION["dinov2"], VISION["siglip"]]}
@@ -176,13 +177,19 @@ def test_both_see_the_same_crop_with_their_own_constants(tokenizer: Path, photo:
     assert torch.equal(read, torch.cat([apart[0][:, 1:], apart[1]], dim=-1))
 
 
+def side_by_side(name: str, weights: list[Any], image_size: int | None = None) -> PatchFeatures:
+    encoder = vision_encoder_of(name, weights, image_size)
+    assert isinstance(encoder, PatchFeatures)
+    return encoder
+
+
 def test_parts_of_any_size_follow_the_fixed_one() -> None:
     siglip = {**VISION["siglip"], "image_size": 26}  # 3 x 3 patches of 8, two pixels at the edge fill none
-    same = vision_encoder_of("dinov2+siglip", [VISION["dinov2"], siglip])
+    same = side_by_side("dinov2+siglip", [VISION["dinov2"], siglip])
     assert [part.config.image_size for part in same.parts] == [26, 26] and same.grid == 3
-    other = vision_encoder_of("dinov2+siglip", [{**VISION["dinov2"], "patch_size": 6}, siglip])
+    other = side_by_side("dinov2+siglip", [{**VISION["dinov2"], "patch_size": 6}, siglip])
     assert [part.config.image_size for part in other.parts] == [18, 26] and other.grid == 3
-    free = vision_encoder_of("dinov2+dinov2_registers", [VISION["dinov2"], VISION["dinov2_registers"]], 32)
+    free = side_by_side("dinov2+dinov2_registers", [VISION["dinov2"], VISION["dinov2_registers"]], 32)
     assert [part.config.image_size for part in free.parts] == [32, 32]
     assert free.load()(noise(32)).last_hidden_state.shape == (2, 16, 32)
 
@@ -317,8 +324,8 @@ def test_rotary_scores_depend_on_how_far_apart_patches_are() -> None:
 def test_eva_reads_the_published_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = EVA02Model(tiny_eva())
     block = {name.removeprefix("blocks.2.") for name in model.state_dict() if name.startswith("blocks.2.")}
-    layers = ("attn.q_proj", "attn.v_proj", "attn.norm", "attn.proj", "norm1", "norm2")
-    layers += ("mlp.fc1_g", "mlp.fc1_x", "mlp.norm", "mlp.fc2")
+    layers = ["attn.q_proj", "attn.v_proj", "attn.norm", "attn.proj", "norm1", "norm2"]
+    layers += ["mlp.fc1_g", "mlp.fc1_x", "mlp.norm", "mlp.fc2"]
     assert block == {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")} | {"attn.k_proj.weight"}
     rest = {name for name in model.state_dict() if not name.startswith("blocks.")}
     assert rest == {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"} | {
