@@ -38,6 +38,7 @@ def _usage() -> str:
     width = max(map(len, SUBVERBS))
     lines = ["usage: vlsafe data SUBVERB [options]", "", "subverbs:"]
     lines += [f"  {name:<{width}}  {verb.summary}  [{verb.reads_writes}]" for name, verb in SUBVERBS.items()]
+    lines += ["", "In brackets: what each reads -> what it writes."]
     return "\n".join([*lines, "", "vlsafe data SUBVERB --help tells a subverb's options."])
 
 
