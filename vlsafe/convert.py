@@ -17,13 +17,15 @@ def main(argv: list[str]) -> int:
         "after every key has been matched, and prints what was done.",
     )
     parser.add_argument("source", type=_path, help="folder of an original LLaVA, or .pth file of MiniGPT-v2")
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("out", nargs="?", type=Path, default=argparse.SUPPRESS, help="directory to write")
-    target.add_argument("--out", type=Path, default=argparse.SUPPRESS, help="the same")
+    parser.add_argument("out", nargs="?", type=Path, help="directory to write")
+    parser.add_argument("--out", dest="named_out", metavar="OUT", type=Path, help="the same, as in other verbs")
     parser.add_argument("--base", type=_path, help="folder of the model that LoRA weights adapt; Llama-2-chat's")
     parser.add_argument("--vision-tower", type=_path, help="CLIP folder, or EVA ViT-g's file")
     parser.add_argument("--lora-alpha", type=float, help="of MiniGPT-v2's LoRA weights, where its file does not say it")
     options = parser.parse_args(argv)
+    if (options.out is None) == (options.named_out is None):
+        parser.error("name the directory to write, once: vlsafe convert SOURCE OUT, or --out OUT")
+    options.out = options.out or options.named_out
     given = (options.source, options.base, options.vision_tower)
     absent = [f"{path}: no such file or folder" for path in given if path is not None and not path.exists()]
     if absent:

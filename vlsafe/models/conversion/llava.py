@@ -60,10 +60,11 @@ def convert_llava(source: Path, out: Path, base: Path | None = None, vision_towe
     """
     with shards.whole_folder(out) as folder:
         original = read_original(source, vision_tower)
+        parts, deltas = _parts(source, base)
         tokenizer = tokenizer_of(source, base)
         add_special(tokenizer, "<image>", pad="<pad>")
         config = original.llava_config(tokenizer)
-        plan = _planned(source, base, vision_tower, original, config)
+        plan = _planned(parts, deltas, vision_tower, original, config)
         embeddings = plan.steps[_EMBEDDINGS]
         config.dtype = shards.header(embeddings.file)[embeddings.keys[0]].dtype if embeddings.file else torch.float16
         writer = carried_out(plan, folder, config.dtype)
@@ -79,9 +80,12 @@ def convert_llava(source: Path, out: Path, base: Path | None = None, vision_towe
 
 
 def _planned(
-    source: Path, base: Path | None, vision_tower: Path | None, original: Original, config: LlavaConfig
+    parts: list[list[Path]],
+    deltas: dict[str, lora.Delta],
+    vision_tower: Path | None,
+    original: Original,
+    config: LlavaConfig,
 ) -> Plan:
-    parts, deltas = _parts(source, base)
     step = partial(_step, rows=config.text_config.vocab_size - original.text.vocab_size)
     sources = [Source(files, step) for files in parts]
     if vision_tower is not None:
@@ -97,7 +101,9 @@ def _planned(
     except DataError as error:
         lacking = vision_tower is None and "nothing gives vision_tower" in str(error)
         hint = f"\nThe encoder is not in these files: get {original.tower} and name its folder with --vision-tower"
-        raise DataError(f"{source} is no complete LLaVA checkpoint: {error}{hint if lacking else ''}") from error
+        raise DataError(
+            f"{parts[0][0].parent} is no complete LLaVA checkpoint: {error}{hint if lacking else ''}"
+        ) from error
 
 
 def _parts(source: Path, base: Path | None) -> tuple[list[list[Path]], dict[str, lora.Delta]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenizers import AddedToken
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase
 
 from vlsafe.errors import DataError
 
@@ -19,7 +19,7 @@ def tokenizer_of(*folders: Path | None) -> PreTrainedTokenizerBase:
         looked = ", ".join(str(f) for f in folders if f is not None)
         raise DataError(f"{looked}: no tokenizer there ({' or '.join(_FILES)}); is the download whole?")
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, config=LlamaConfig())  # of a folder whose model type is unknown
     except (ImportError, ValueError, OSError) as error:
         raise DataError(
             f"{folder}: its tokenizer cannot be read ({str(error).strip().splitlines()[0]}). A tokenizer.model alone "
