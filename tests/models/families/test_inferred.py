@@ -52,7 +52,9 @@ def test_a_model_without_a_vision_encoder_says_what_is_missing() -> None:
     config = AutoConfig.for_model(**language(Path(), 99))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(ConfigError, match="LlamaForCausalLM: transformers names no vision encoder in it; subclass"):
+    with pytest.raises(
+        ConfigError, match="LlamaForCausalLM: transformers names no decoder and no vision encoder in it"
+    ):
         anatomy(model)
 
 
