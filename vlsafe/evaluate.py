@@ -22,6 +22,7 @@ from vlsafe.evaluation.scoring import directions, score
 from vlsafe.evaluation.stages import evaluate
 from vlsafe.models.backbones.pretrained import PretrainedVLLM
 from vlsafe.models.responder import ModelResponder
+from vlsafe.models.strength import with_adapter
 from vlsafe.run_report import versions
 
 SUITES = {
@@ -39,10 +40,15 @@ SUITES = {
 def main(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     disable_progress_bar()
+    if options.lora_strength != 1 and options.adapter is None:
+        raise ConfigError("--lora-strength is of an adapter; name its folder with --adapter")
     specs = options.benchmarks.split(",") if options.benchmarks else SUITES[options.suite]
     benchmarks = [benchmark(spec, options.data, options.limit) for spec in specs]
     backbone = PretrainedVLLM(options.model, template=options.template, dtype=options.dtype)
-    model = backbone.load_model().to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model = backbone.load_model()
+    if options.adapter is not None:
+        model = with_adapter(model, options.adapter, options.lora_strength)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     responder = ModelResponder(model, backbone, options.batch_size)
     out = Path(options.out)
     evaluate(benchmarks, responder, judge_named(options.judge), Decoding(options.max_new_tokens), out)
@@ -95,5 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--adapter", type=Path, help="folder of an exported adapter, laid over MODEL, its base")
+    parser.add_argument(
+        "--lora-strength", type=float, default=1.0, metavar="S", help="of the adapter; 0 is MODEL itself, default: 1"
+    )
     parser.add_argument("--template", choices=TEMPLATES.names(), help="chat template; default: the checkpoint's own")
     return parser

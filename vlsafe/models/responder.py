@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from vlsafe.data.chat import end_of_turn, special_tokens
 from vlsafe.data.collate import Batch, Collate
 from vlsafe.data.encoding import Encoded, Encoding
 from vlsafe.models.backbones.base import Backbone
+from vlsafe.models.fingerprint import fingerprint
 from vlsafe.models.modes import evaluating
 
 
@@ -113,17 +113,6 @@ def end_tokens(model: PreTrainedModel | PeftModel, processor: ProcessorMixin) ->
     return sorted({i for i in [processor.tokenizer.eos_token_id, of_turn, *listed] if i is not None})
 
 
-@torch.inference_mode()
 def weights_fingerprint(model: nn.Module) -> str:
-    """sha256 over every tensor's name, shape, type, sum and a strided sample of 1,024 elements.
-
-    Reading every byte of a 7B model would take a minute an evaluation; the sum sees every element, so a retrained
-    checkpoint at the same path never repeats old answers (pitfalls N4).
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 1024)].double().cpu()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {flat.sum(dtype=torch.float64).item()!r}".encode())
-        digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()
+    """:func:`vlsafe.models.fingerprint.fingerprint` of everything that the model holds."""
+    return fingerprint(model.state_dict())
