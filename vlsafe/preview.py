@@ -15,8 +15,8 @@ from vlsafe.data.encoding import IGNORE, Encoded, Encoding
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="vlsafe preview",
-        description="Reads a config and its data, loads no weights. Writes the first samples of the mixture as text: "
-        "supervised tokens in green and between « », the others dim.",
+        description="Reads a config and its data, loads no weights. Writes what was found in the backbone, then the "
+        "first samples of the mixture as text: supervised tokens in green and between « », the others dim.",
     )
     parser.add_argument("-n", type=int, default=3, help="samples to show (default 3)")
     parser.add_argument("--start", type=int, default=0, help="first step of the mixture to show (default 0)")
@@ -25,6 +25,8 @@ def main(argv: list[str]) -> int:
     mixture = run.datamodule.open()
     encoding = run.datamodule.encoding(run.model.backbone)
     console = Console()
+    for line in run.model.backbone.inferred():
+        console.print(line, highlight=False, markup=False)
     for step in range(options.start, options.start + options.n):
         part, record = mixture.at(step)
         conversation = run.datamodule.sources[part][record]
@@ -46,9 +48,9 @@ def marked(encoded: Encoded, encoding: Encoding) -> Text:
         if not runs or runs[-1][0] != supervised:
             runs.append((supervised, []))
         runs[-1][1].append(token)
-    picture = encoding.processor.image_token
+    pictures = encoding.tokenizer.convert_ids_to_tokens(encoding.processor.image_token_ids)
+    repeated = re.compile(f"({'|'.join(map(re.escape, pictures))})\\1+")
     for supervised, tokens in runs:
-        words = encoding.tokenizer.decode(tokens)
-        words = re.sub(f"(?:{re.escape(picture)})+", lambda m: f"{picture} x {len(m[0]) // len(picture)} ", words)
+        words = repeated.sub(lambda m: f"{m[1]} x {len(m[0]) // len(m[1])} ", encoding.tokenizer.decode(tokens))
         text.append(f"«{words}»" if supervised else words, style="green" if supervised else "dim")
     return text
