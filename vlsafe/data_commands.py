@@ -16,6 +16,16 @@ SUBVERBS: dict[str, Verb] = {
         "source -> VLGuard folder",
         "vlsafe.data_commands:balance_main",
     ),
+    "manifest": Verb(
+        "write down every record that a config's mixture may draw, with its hash, and their order",
+        "config -> manifest.json",
+        "vlsafe.data_commands:manifest_main",
+    ),
+    "index": Verb(
+        "index large files now instead of at the first run",
+        "sources -> index in the cache directory",
+        "vlsafe.data_commands:index_main",
+    ),
 }
 
 
@@ -100,3 +110,51 @@ def _print_blind(before: str, after: str) -> None:
         for score in blind_scores(read_sources([spec])):
             row = score.row()
             print(f"{name:<8}{score.classifier:<14}{row['accuracy']:>6.1f} %   larger side {row['majority']:.1f} %")
+
+
+def manifest_main(argv: list[str]) -> int:
+    """``data manifest --config C --out FILE``. Raises VlsafeError; returns the exit status."""
+    import json
+
+    from vlsafe.cli import built
+    from vlsafe.data.manifest import describe
+
+    parser = argparse.ArgumentParser(
+        prog="vlsafe data manifest",
+        description="Reads a config (--config, and any option of `fit`) and all the records and pictures that its "
+        "mixture may draw; loads no weights. Writes their ids and content hashes, the rule of their order and their "
+        "licences. `fit` with data.init_args.manifest replays it, and refuses when a record differs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the manifest to write")
+    options, rest = parser.parse_known_args(argv)
+    run = built(rest)
+    data = run.datamodule
+    mixture = data.open(run.model.backbone)
+    manifest = describe(mixture, data.sources, data.parts, data.share_of)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name, count in mixture.counts().items():
+        print(f"{name:<20}{len(mixture.pools[name]):>9} records{count:>9} samples a pass")
+    print(f"wrote {options.out}", file=sys.stderr)
+    return 0
+
+
+def index_main(argv: list[str]) -> int:
+    """``data index SOURCE... [--cache DIR]``. Raises VlsafeError; returns the exit status."""
+    from vlsafe.data.sources import open_source
+    from vlsafe.fetch.paths import use_cache
+
+    parser = argparse.ArgumentParser(
+        prog="vlsafe data index",
+        description="Open and check sources (kind:path[#split]). Large files are indexed into the cache directory, "
+        "where every later run finds them; a killed run goes on where it stopped. Prints the records of each.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("sources", nargs="+", metavar="SOURCE")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="cache directory, also for cache: paths")
+    options = parser.parse_args(argv)
+    use_cache(options.cache)
+    for spec in options.sources:
+        print(f"{len(open_source(spec)):>10} records  {spec}")
+    return 0

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--start", type=int, default=0, help="first step of the mixture to show (default 0)")
     options, rest = parser.parse_known_args(argv)
     run = built(rest)
-    mixture = run.datamodule.open()
+    mixture = run.datamodule.open(run.model.backbone)
     encoding = run.datamodule.encoding(run.model.backbone)
     console = Console()
     for line in run.model.backbone.inferred():

@@ -105,6 +105,47 @@ def test_a_share_beside_counts_adds_to_them() -> None:
     assert mixture.counts() == {"safety": 30, "a": 60, "b": 30}
 
 
+def test_a_count_of_zero_is_the_mixture_without_the_part() -> None:
+    parts = {"safety": Part("alpaca:x", count=0), "helpful": Part("alpaca:x", count=6)}
+    with_zero = Mixture(parts, {"safety": 5, "helpful": 10}, None, 0)
+    assert with_zero.counts() == {"safety": 0, "helpful": 6}
+    without = Mixture({"helpful": parts["helpful"]}, {"helpful": 10}, None, 0)
+    assert [with_zero.at(k) for k in range(20)] == [without.at(k) for k in range(20)]
+
+
+def test_a_planned_mixture_draws_from_its_pools_as_the_first_one_did() -> None:
+    parts = {"a": Part("alpaca:x", count=5), "b": Part("alpaca:x", share=0.4)}
+    mixture = Mixture(parts, {"a": 30, "b": 7}, None, 3)
+    pools = {name: len(pool) for name, pool in mixture.pools.items()}
+    again = Mixture.planned(mixture.weights, pools, mixture.samples, 3)
+    for step in range(60):
+        name, record = mixture.at(step)
+        assert again.at(step)[0] == name and mixture.pools[name][again.at(step)[1]] == record
+
+
+# --- shares of tokens
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    weights=thousandths(),
+    means=st.lists(st.fractions(min_value=1, max_value=300, max_denominator=50), min_size=6, max_size=6),
+)
+def test_tokens_come_in_their_shares(weights: list[int], means: list[Fraction]) -> None:
+    parts = {f"p{i}": Part("alpaca:x", share=weight / 1000) for i, weight in enumerate(weights)}
+    mean = dict(zip(parts, means, strict=False))
+    mixture = Mixture(parts, dict.fromkeys(parts, 7), 5000, 0, mean)
+    tokens = {name: count * mean[name] for name, count in mixture.counts().items()}
+    for name, weight in zip(parts, weights, strict=True):  # within a sample of the part and of the others
+        assert abs(tokens[name] - Fraction(weight, 1000) * sum(tokens.values())) <= 2 * max(mean.values()) * len(parts)
+
+
+def test_a_share_of_tokens_beside_a_count() -> None:
+    parts = {"short": Part("alpaca:x", share=0.5), "long": Part("alpaca:x", count=10)}
+    mixture = Mixture(parts, {"short": 100, "long": 10}, None, 0, {"short": Fraction(5), "long": Fraction(20)})
+    assert mixture.counts() == {"short": 40, "long": 10}  # 200 tokens each
+
+
 # --- a pure function
 
 
@@ -143,9 +184,14 @@ def test_any_order_of_asking_and_any_neighbour_give_the_same_samples() -> None:
         ({"a": Part("x:y", share=1.5)}, 10, "part 'a': share 1.5 is not between 0 and 1"),
         ({"a": Part("x:y", share=float("nan"))}, 10, "part 'a': share nan is not between 0 and 1"),
         (
-            {"a": Part("x:y", count=0)},
+            {"a": Part("x:y", count=-1)},
             None,
-            "part 'a': count and repeat must be at least 1; leave the part out for none of it",
+            "part 'a': count must be at least 0, repeat at least 1",
+        ),
+        (
+            {"a": Part("x:y", count=0), "b": Part("x:y", share=0.5)},
+            None,
+            "every counted part has count 0, which leaves nothing to draw",
         ),
         ({"a": Part("x:y", share=1)}, 0, "data.samples is 0, must be at least 1"),
         (

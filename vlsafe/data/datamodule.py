@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
@@ -12,18 +15,30 @@ from torch.utils.data import DataLoader, Dataset
 from vlsafe.data.collate import Batch, Collate
 from vlsafe.data.encoding import Encoded, Encoding
 from vlsafe.data.loader import MixtureDataset, MixtureLoader, StepSampler
+from vlsafe.data.manifest import replay
 from vlsafe.data.mixture import Mixture, Part, check_parts
+from vlsafe.data.selection import selected
 from vlsafe.data.sources import open_source
 from vlsafe.data.sources.base import Source
+from vlsafe.data.tokens import tokens_per_record
 from vlsafe.errors import ConfigError
+from vlsafe.fetch.paths import resolved
+
+log = logging.getLogger(__name__)
 
 
 class ConversationData(L.LightningDataModule):
     """Mixed conversations, encoded for the model in training.
 
     Args:
-        parts: name -> source and how much of it (``share``, ``count`` or ``repeat``).
+        parts: name -> source, which of its records (``where``, ``without``, ``balance``) and how much of it
+            (``share``, ``count`` or ``repeat``).
         samples: samples of one epoch, where all parts have a share.
+        share_of: what shares are shares of, ``samples`` or supervised ``tokens``. Tokens come in their shares over
+            whole passes of the parts, by the mean of each part's records, counted on at most 2,000 of them: exact for
+            a part of no more, estimated for a larger one.
+        manifest: a file written by ``vlsafe data manifest`` to be replayed: the same records in the same order, or an
+            error that names the records which differ. The rest of the config must ask for what it records.
         batch_size: samples a device and micro-batch; the global batch is ``batch_size x devices x
             trainer.accumulate_grad_batches``.
         seed: decides the order, with nothing else.
@@ -42,6 +57,8 @@ class ConversationData(L.LightningDataModule):
         self,
         parts: dict[str, Part],
         samples: int | None = None,
+        share_of: Literal["samples", "tokens"] = "samples",
+        manifest: str | None = None,
         batch_size: int = 8,
         seed: int = 0,
         num_workers: int = 0,
@@ -59,6 +76,8 @@ class ConversationData(L.LightningDataModule):
             raise ConfigError(f"data.batch_size is {batch_size}, must be at least 1")
         self.parts = parts
         self.samples = samples
+        self.share_of = share_of
+        self.manifest = manifest
         self.batch_size = batch_size
         self.seed = seed
         self.num_workers = num_workers
@@ -74,13 +93,30 @@ class ConversationData(L.LightningDataModule):
         self.sources: dict[str, Source] = {}
         self.mixture: Mixture | None = None
 
-    def open(self) -> Mixture:
-        """Open and check every training source; the Mixture over them. Needs no model."""
+    def open(self, backbone: Any = None) -> Mixture:
+        """Open and check every training source; the Mixture over them.
+
+        Needs no model, except to count tokens (``share_of: tokens``); then ``backbone`` is by default that of the model
+        in training.
+        """
         if self.mixture is None:
-            self.sources = {name: open_source(part.source) for name, part in self.parts.items()}
-            sizes = {name: len(source) for name, source in self.sources.items()}
-            self.mixture = Mixture(self.parts, sizes, self.samples, self.seed)
+            sources = {name: open_source(part.source) for name, part in self.parts.items()}
+            if self.manifest is not None:
+                path, parts = Path(resolved(self.manifest)), self.parts
+                self.mixture, self.sources = replay(path, sources, parts, self.samples, self.seed, self.share_of)
+            else:
+                self.sources = {n: selected(sources[n], n, part, self.seed) for n, part in self.parts.items()}
+                sizes = {name: len(source) for name, source in self.sources.items()}
+                self.mixture = Mixture(self.parts, sizes, self.samples, self.seed, self._tokens(backbone))
         return self.mixture
+
+    def _tokens(self, backbone: Any) -> dict[str, Fraction] | None:
+        if self.share_of == "samples":
+            return None
+        encoding = self.encoding(backbone)
+        means = {name: tokens_per_record(source, name, encoding, self.seed) for name, source in self.sources.items()}
+        log.info("supervised tokens a record: %s", ", ".join(f"{n} {float(mean):.1f}" for n, mean in means.items()))
+        return means
 
     def setup(self, stage: str) -> None:
         backbone = self.trainer.lightning_module.backbone

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import lcm
+from math import gcd, lcm
 
 import numpy as np
 
@@ -26,21 +26,28 @@ from vlsafe.errors import ConfigError
 
 @dataclass(frozen=True)
 class Part:
-    """One source in a mixture, and how much of it.
+    """One source in a mixture, which of its records, and how much of it.
 
-    Exactly one of the three says how much:
+    Exactly one of ``share``, ``count`` and ``repeat`` says how much:
 
     Args:
         source: ``kind:path[#split]`` or a mapping ``{kind, path, ...options}``.
-        share: of the samples, between 0 and 1.
-        count: records drawn once, without replacement, by seed.
+        share: of the samples (or of the supervised tokens, see ``share_of``), between 0 and 1.
+        count: records drawn once, without replacement, by seed; 0 for none of them.
         repeat: whole passes over the source.
+        where: only records whose tags have these values, ``{subset: unsafe, category: [privacy, deception]}``.
+        without: no record whose tags have any of these values.
+        balance: a tag of which every value is to come equally often. Records of the more frequent values are left
+            out, drawn by seed.
     """
 
     source: str | dict
     share: float | None = None
     count: int | None = None
     repeat: int | None = None
+    where: dict[str, str | list[str]] | None = None
+    without: dict[str, str | list[str]] | None = None
+    balance: str | None = None
 
 
 class Mixture:
@@ -52,19 +59,46 @@ class Mixture:
         samples: samples in one pass of the mixture. Needed when all parts have a ``share``; otherwise it follows
             from the counts.
         seed: decides every draw.
+        tokens: name -> supervised tokens of a record on average. With it a ``share`` is of tokens: parts of longer
+            answers get fewer samples, so that tokens come in the given shares over whole passes of the parts.
+
+    ``pools`` holds, for each part, the indices of the records that it may draw, ``weights`` its samples in proportion.
 
     Raises:
         ConfigError: shares that do not sum to 1, several or no amounts for a part, more records asked than there are.
     """
 
-    def __init__(self, parts: Mapping[str, Part], sizes: Mapping[str, int], samples: int | None, seed: int) -> None:
-        self.names = list(parts)
+    def __init__(
+        self,
+        parts: Mapping[str, Part],
+        sizes: Mapping[str, int],
+        samples: int | None,
+        seed: int,
+        tokens: Mapping[str, Fraction] | None = None,
+    ) -> None:
+        weights, total = _weights(parts, sizes, samples, tokens)
+        self._plan(dict(zip(parts, weights, strict=True)), total, seed)
+        for name, part in parts.items():
+            self.pools[name] = np.arange(sizes[name])
+            if part.count is not None:
+                self.pools[name] = permutation(seed, f"{name}/count", sizes[name])[: part.count]
+
+    @classmethod
+    def planned(cls, weights: Mapping[str, int], pools: Mapping[str, int], samples: int, seed: int) -> Mixture:
+        """The mixture of sources that hold exactly a pool of ``pools[name]`` records each, in its order."""
+        mixture = cls.__new__(cls)
+        mixture._plan(weights, samples, seed)
+        mixture.pools = {name: np.arange(size) for name, size in pools.items()}
+        return mixture
+
+    def _plan(self, weights: Mapping[str, int], samples: int, seed: int) -> None:
+        self.names = list(weights)
+        self.weights = dict(weights)
+        self.samples = samples
         self.seed = seed
-        self._pool = _pools(parts, sizes)
-        self._sizes = [sizes[name] for name in self.names]
-        weights, self.samples = _weights(parts, sizes, samples)
-        self.shares = {name: weight / sum(weights) for name, weight in zip(self.names, weights, strict=True)}
-        self._assignment = ChairmanAssignment(weights)
+        self.pools: dict[str, np.ndarray] = {}
+        self.shares = {name: weight / sum(weights.values()) for name, weight in weights.items()}
+        self._assignment = ChairmanAssignment(list(weights.values()))
 
     def __len__(self) -> int:
         return self.samples
@@ -72,12 +106,10 @@ class Mixture:
     def at(self, step: int) -> tuple[str, int]:
         """The part's name and the index of the record in its source, for any step >= 0."""
         part, draw = self._assignment.at(step)
-        name, pool = self.names[part], self._pool[part]
-        chosen, place = divmod(draw, pool)
-        record = _permutation(self.seed, f"{name}/pass{chosen}", pool)[place]
-        if pool < self._sizes[part]:  # a count: its records were drawn from the source once
-            record = _permutation(self.seed, f"{name}/count", self._sizes[part])[record]
-        return name, int(record)
+        name = self.names[part]
+        pool = self.pools[name]
+        chosen, place = divmod(draw, len(pool))
+        return name, int(pool[permutation(self.seed, f"{name}/pass{chosen}", len(pool))[place]])
 
     def counts(self, steps: int | None = None) -> dict[str, int]:
         """Samples per part in the first ``steps`` steps (default: one pass)."""
@@ -86,7 +118,8 @@ class Mixture:
 
 
 @lru_cache(maxsize=64)
-def _permutation(seed: int, stream: str, size: int) -> np.ndarray:
+def permutation(seed: int, stream: str, size: int) -> np.ndarray:
+    """A permutation of ``range(size)`` that depends on nothing but ``seed`` and the name of the stream."""
     return np.random.default_rng([seed, zlib.crc32(stream.encode())]).permutation(size)
 
 
@@ -144,12 +177,14 @@ class ChairmanAssignment:
         return best
 
 
-def _pools(parts: Mapping[str, Part], sizes: Mapping[str, int]) -> list[int]:
-    return [sizes[name] if part.count is None else part.count for name, part in parts.items()]
+def _weights(
+    parts: Mapping[str, Part], sizes: Mapping[str, int], samples: int | None, tokens: Mapping[str, Fraction] | None
+) -> tuple[list[int], int]:
+    """Integer weights, smallest possible, and the samples of one pass.
 
-
-def _weights(parts: Mapping[str, Part], sizes: Mapping[str, int], samples: int | None) -> tuple[list[int], int]:
-    """Integer weights, smallest possible, and the samples of one pass."""
+    Shares are of what a record weighs: 1, or its tokens on average. The counted parts weigh ``counted``; they are what
+    the shares leave of the whole, so the whole is ``counted / (1 - shares)``.
+    """
     check_parts(parts, samples)
     problems = []
     for name, part in parts.items():
@@ -159,15 +194,18 @@ def _weights(parts: Mapping[str, Part], sizes: Mapping[str, int], samples: int |
             problems.append(f"part {name!r}: count {part.count} is more than the {sizes[name]} records of its source")
     if problems:
         raise ConfigError(problems)
-    counted = {n: p.count if p.count is not None else (p.repeat or 0) * sizes[n] for n, p in parts.items()}
+    weight = tokens or dict.fromkeys(parts, Fraction(1))
+    drawn = {n: p.count if p.count is not None else (p.repeat or 0) * sizes[n] for n, p in parts.items()}
     shared = sum((_fraction(p.share) for p in parts.values()), Fraction(0))
-    counts = sum(counted.values())
+    counted = sum((drawn[n] * weight[n] for n in parts), Fraction(0))
+    whole = counted / (1 - shared) if shared != 1 else Fraction(1)
     exact = [
-        (1 - shared) * Fraction(counted[n], counts) if p.share is None else _fraction(p.share) for n, p in parts.items()
+        Fraction(drawn[n]) if p.share is None else _fraction(p.share) * whole / weight[n] for n, p in parts.items()
     ]
-    denominator = lcm(*(share.denominator for share in exact))
-    total = samples if samples is not None else round(counts / (1 - shared))
-    return [int(share * denominator) for share in exact], total
+    denominator = lcm(*(amount.denominator for amount in exact))
+    divisor = gcd(*(int(amount * denominator) for amount in exact))
+    total = samples if samples is not None else round(sum(exact))
+    return [int(amount * denominator) // divisor for amount in exact], total
 
 
 def check_parts(parts: Mapping[str, Part], samples: int | None) -> None:
@@ -181,8 +219,8 @@ def check_parts(parts: Mapping[str, Part], samples: int | None) -> None:
             problems.append(f"part {name!r}: give exactly one of share, count, repeat (given: {given or 'none'})")
         if part.share is not None and not 0 <= part.share <= 1:
             problems.append(f"part {name!r}: share {part.share} is not between 0 and 1")
-        if any(amount is not None and amount < 1 for amount in (part.count, part.repeat)):
-            problems.append(f"part {name!r}: count and repeat must be at least 1; leave the part out for none of it")
+        if (part.count is not None and part.count < 0) or (part.repeat is not None and part.repeat < 1):
+            problems.append(f"part {name!r}: count must be at least 0, repeat at least 1")
     if samples is not None and samples < 1:
         problems.append(f"data.samples is {samples}, must be at least 1")
     if problems:
@@ -195,6 +233,8 @@ def check_parts(parts: Mapping[str, Part], samples: int | None) -> None:
         if samples is None:
             problems.append("all parts have a share, so data.samples must say how many samples to draw")
     else:
+        if all(part.count == 0 for part in parts.values() if part.share is None):
+            problems.append("every counted part has count 0, which leaves nothing to draw")
         if shared >= 1:
             problems.append(f"the shares already sum to {float(shared)}; nothing is left for the counted parts")
         if samples is not None:
