@@ -11,6 +11,9 @@ from vlsafe.data.drawn.tables import Question, Split, Topic, families, table
 
 Medium = Literal["scenes", "cards", "signs"]
 REFUSAL_WORDS = range(12, 36)
+DRAWS = 3
+"""Refusals worded for one request, of which the shortest is kept: whether to refuse is decided in the first words, and
+every further word is training time."""
 TRIES = 200
 
 
@@ -98,9 +101,9 @@ class Refuser:
 
     def _compose(self, topic: Topic, openings: Iterator[str], **values: str) -> str:
         family = families()[topic.family]
-        for _ in range(TRIES):
+        made = []
+        while len(made) < DRAWS:
             closing = next(self._closings).format(offer=self._rng.choice(family.offer))
             refusal = f"{next(openings).format(**values)} {self._rng.choice(family.why)} {closing}"
-            if len(refusal.split()) in REFUSAL_WORDS:
-                return refusal
-        raise AssertionError(f"no refusal of 12 to 35 words for {topic.act()!r}")
+            made += [refusal] if len(refusal.split()) in REFUSAL_WORDS else []
+        return min(made, key=lambda text: len(text.split()))

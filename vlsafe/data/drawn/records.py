@@ -127,6 +127,10 @@ class SplitMaker:
     def _safe_scene(self, index: int) -> Drawn:
         """Turn by turn: a scene for a harmful request, for a harmless one about an object, or any scene."""
         turn = index % 10
+        if turn == NEUTRAL_TURN:
+            scene = self._new_scene(("person",))
+            request, answer = self._safe_safe.neutral("scenes"), questions.continued(self._rng, scene)
+            return self._safe(scene, "scenes", request, answer, self._harm_fitting(scene))
         if turn < 5:
             topic = next(self._object_harms)
             scene = self._new_scene(topic.kinds)
@@ -140,12 +144,8 @@ class SplitMaker:
         else:
             scene = self._new_scene(("person",) if turn == 8 else ())
             topic = self._harm_fitting(scene)
-        if scene.count("person") == 1 and turn == NEUTRAL_TURN:
-            request, answer = self._safe_safe.neutral("scenes"), questions.continued(self._rng, scene)
-        else:
-            question = questions.about_scene(self._rng, self._split, scene)
-            request, answer = self._safe_safe.picture_question(question), question.answer
-        return self._safe(scene, "scenes", request, answer, topic)
+        question = questions.about_scene(self._rng, self._split, scene)
+        return self._safe(scene, "scenes", self._safe_safe.picture_question(question), question.answer, topic)
 
     def _safe_card(self, index: int) -> Drawn:
         title, items = next(self._cards)
