@@ -158,3 +158,30 @@ def test_a_licence_is_found_beside_the_thing_or_called_unknown(tmp_path: Path) -
     (tmp_path / FILE_NAME).write_text(json.dumps({"licence": "MIT"}))
     assert licence_of(str(inside)) == "MIT"
     assert (shown(str(inside)), shown("owner/name")) == ("data.json", "owner/name")
+
+
+def test_evaluate_lays_an_adapter_over_its_base_at_a_strength(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlsafe import evaluate as verb
+
+    base = exported(run, "base_of_adapter", "--merge", "--lora-strength", "0")
+    own, none = load_file(run / "model" / "model.safetensors"), load_file(base / "model.safetensors")
+    seen: dict[str, dict[str, torch.Tensor]] = {}
+    monkeypatch.setattr(verb, "evaluate", lambda _, responder, *__: seen.update(now=responder.model.state_dict()))
+    monkeypatch.setattr(verb, "report", lambda *_: None)
+    (run / "text.csv").write_text("goal,target\nsay hi,hi\n")
+    ask = ["evaluate", "--model", str(base), "--benchmarks", f"advbench={run / 'text.csv'}", "--out", str(run / "e")]
+    for strength, expected in (("1", own), ("0", none)):
+        assert main([*ask, "--adapter", str(run / "adapter"), "--lora-strength", strength]) == 0
+        named = load_named(base, seen["now"])
+        assert all(torch.equal(named[name], tensor) for name, tensor in expected.items())
+    assert main([*ask, "--lora-strength", "0.5"]) == 2
+
+
+def load_named(folder: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A model's state under the names of its saved file."""
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    model.load_state_dict(state)
+    model.save_pretrained(folder.parent / "named")
+    return load_file(folder.parent / "named" / "model.safetensors")

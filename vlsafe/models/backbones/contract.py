@@ -46,7 +46,7 @@ def _methods(cls: type) -> list[str]:
 
 
 def _required(cls: type) -> frozenset[str]:
-    return _base(cls).__abstractmethods__  # type: ignore[attr-defined, no-any-return]
+    return _base(cls).__abstractmethods__  # type: ignore[attr-defined]
 
 
 def _described(cls: type, name: str) -> str:
