@@ -173,10 +173,10 @@ def test_a_damaged_zip_entry_is_reported(tmp_path: Path) -> None:
 
 @given(st.text(max_size=12), st.sampled_from(["", "/", "..", "../", "./", "a/../../"]))
 def test_no_name_ever_reaches_outside(name: str, prefix: str) -> None:
-    root = Path("/root/of/pictures")
+    root = Path("/pictures/root")
     if not name_problem(prefix + name):
         path = (root / (prefix + name)).as_posix()
-        assert path.startswith("/root/of/pictures") and ".." not in Path(path).parts
+        assert path.startswith("/pictures/root") and ".." not in Path(path).parts
 
 
 def test_links_that_leave_the_root_are_refused_and_inner_ones_followed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, ImageOps
 
 from vlsafe.conversation import ImageRef
+from vlsafe.data.embedded import ArrowPictures, is_arrow
 from vlsafe.errors import DataError
 
 MAX_PIXELS = 89_478_485
@@ -61,6 +62,9 @@ def image_bytes(ref: ImageRef) -> bytes:
         if isinstance(found, Path):
             _check_size(ref, found.stat().st_size)
             return found.read_bytes()
+        if isinstance(found, bytes):
+            _check_size(ref, len(found))
+            return found
         _check_size(ref, found.file_size)
         return _archive(ref.root, os.getpid()).read(found)
     except DataError:
@@ -69,8 +73,9 @@ def image_bytes(ref: ImageRef) -> bytes:
         raise DataError(f"cannot read picture {ref}: {error}; fetch the file again") from error
 
 
-def find_image(ref: ImageRef) -> Path | zipfile.ZipInfo:
-    """Where the picture lies, without reading it: cheap enough for every record of a source.
+def find_image(ref: ImageRef) -> Path | zipfile.ZipInfo | bytes:
+    """Where the picture lies, without reading it: cheap enough for every record of a source. Of a picture that is
+    embedded in an Arrow file, its bytes.
 
     Raises DataError when there is no such root or picture, or when the name leaves the root.
     """
@@ -80,7 +85,7 @@ def find_image(ref: ImageRef) -> Path | zipfile.ZipInfo:
     if ref.root.is_dir():
         return _find_in_folder(ref)
     if ref.root.is_file():
-        return _find_in_zip(ref)
+        return _find_embedded(ref) if is_arrow(ref.root) else _find_in_zip(ref)
     raise DataError(f"picture root {ref.root} does not exist; it must be a folder or a zip file")
 
 
@@ -131,6 +136,18 @@ def _find_in_zip(ref: ImageRef) -> zipfile.ZipInfo:
     if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
         raise DataError(f"picture {ref} is a folder or a link inside the zip file, not a file; correct the record")
     return info
+
+
+def _find_embedded(ref: ImageRef) -> bytes:
+    try:
+        return _embedded(ref.root, os.getpid()).read(ref.name)
+    except (KeyError, ValueError) as error:
+        raise _missing(ref) from error
+
+
+@lru_cache(maxsize=8)
+def _embedded(path: Path, process: int) -> ArrowPictures:
+    return ArrowPictures(path)
 
 
 @lru_cache(maxsize=8)

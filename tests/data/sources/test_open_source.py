@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vlsafe.data.sources import SOURCES, open_source, parse_spec
+from vlsafe.data.sources import SOURCES, open_source, parse_spec, rows
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.fetch import locate
 from vlsafe.fetch.paths import use_cache
@@ -84,8 +85,11 @@ def test_a_path_in_the_cache(tmp_path: Path, write: Callable, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("vlgard:dir", "unknown kind of source 'vlgard'. Did you mean 'vlguard'? Valid names: alpaca, easy_vqa, llava"),
-        ({"path": "dir"}, "has no kind; valid kinds: alpaca, easy_vqa, llava, vlguard"),
+        (
+            "vlgard:dir",
+            "unknown kind of source 'vlgard'. Did you mean 'vlguard'? Valid names: alpaca, easy_vqa, hub, llava",
+        ),
+        ({"path": "dir"}, "has no kind; valid kinds: alpaca, easy_vqa, hub, llava, messages, vlguard"),
         ({"kind": 7, "path": "dir"}, "unknown kind of source '7'"),
         ({"kind": "vlguard"}, "a source of kind 'vlguard' needs a 'path'"),
         ({"kind": "vlguard", "path": "dir", "twoturn": True}, "takes no 'twoturn'; its options: path, split, two_turn"),
@@ -103,6 +107,7 @@ def test_wrong_requests_say_what_is_valid(spec: Any, words: str) -> None:
 
 
 KEYS = ["id", "image", "conversations", "from", "value", "safe", "instr-resp", "instruction", "response", "output"]
+KEYS += ["messages", "images", "role", "content", "type", "text", "question", "answer"]
 KEYS += ["safe_instruction", "unsafe_instruction", "harmful_category", "harmful_subcategory", "input", "history"]
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8)
 WORDS = st.sampled_from(["a.png", "../a", "human", "gpt", "system", "<image>", "yes", "\ud800", "\0", "a/" * 200])
@@ -129,11 +134,19 @@ GOOD: dict[str, Any] = {
     "llava": ROW,
     "alpaca": {"instruction": "Add.", "input": "1", "output": "3", "history": [["Who?", "Me."]]},
     "easy_vqa": ["is it?", "yes", 0],
+    "messages": {
+        "messages": [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it?"}]},
+            {"role": "assistant", "content": "Yes."},
+        ],
+        "images": ["a.png"],
+        "id": "a",
+    },
 }
 
 
-def test_every_kind_is_fuzzed() -> None:
-    assert sorted(GOOD) == SOURCES.names()
+def test_every_kind_of_record_file_is_fuzzed() -> None:
+    assert sorted([*GOOD, "hub"]) == SOURCES.names()  # hub reads typed columns, not JSON
 
 
 @pytest.mark.parametrize("kind", sorted(GOOD))
@@ -149,6 +162,7 @@ def test_random_records_open_or_raise_a_data_error(
     spec: dict[str, Any] = {"kind": kind, "path": tmp_path / file}
     if kind in ("vlguard", "easy_vqa"):
         spec["path"] = tmp_path
+    spec["on_bad_record"] = data.draw(st.sampled_from(["error", "skip"]))
     if kind != "alpaca":
         spec["check_images"] = data.draw(st.booleans())
     try:
@@ -159,3 +173,56 @@ def test_random_records_open_or_raise_a_data_error(
     assert len({each.id for each in source}) == len(source) > 0
     for conversation in source:
         assert conversation.turns[-1].role == "assistant" and conversation.turns[-1].text.strip()
+
+
+@pytest.mark.parametrize("kind", sorted(GOOD))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files_open_or_raise_a_data_error_that_names_them(
+    tmp_path: Path, kind: str, data: st.DataObject
+) -> None:
+    """Cut anywhere, with any bytes in between, packed or not."""
+    rows = [GOOD[kind]] * data.draw(st.integers(1, 3))
+    content = (json.dumps(rows) if data.draw(st.booleans()) else "\n".join(map(json.dumps, rows))).encode()
+    if data.draw(st.booleans()):
+        content = gzip.compress(content)
+    cut = data.draw(st.integers(0, len(content)))
+    content = (
+        content[:cut] + data.draw(st.sampled_from([b"", b"\0", b"\xff\xfe", b"]", b"{" * 3000])) + content[cut + 1 :]
+    )
+    file = {"vlguard": "train.json", "easy_vqa": "train/questions.json"}.get(kind, "file.json")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(content)
+    spec: dict[str, Any] = {"kind": kind, "path": tmp_path if kind in ("vlguard", "easy_vqa") else tmp_path / file}
+    try:
+        source = open_source(spec | ({} if kind == "alpaca" else {"check_images": False}))
+    except DataError as error:
+        assert str(tmp_path) in str(error)
+    else:
+        assert len(list(source)) == len(source) > 0
+
+
+def test_a_text_of_ten_megabytes_is_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps({"instruction": "a" * 10_000_000, "output": "\0 is kept"}))
+    (conversation,) = open_source(f"alpaca:{path}")
+    assert (len(conversation.turns[0].text), conversation.turns[1].text) == (10_000_000, "\0 is kept")
+
+
+def test_a_compressed_file_that_grows_beyond_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MOST", 10_000)
+    (tmp_path / "file.json").write_bytes(gzip.compress(b"[" + b" " * 10_000_000 + b"]"))
+    with pytest.raises(DataError, match=r"file\.json is more than 10,000 bytes unpacked.*split it"):
+        open_source(f"alpaca:{tmp_path / 'file.json'}")
+
+
+def test_records_that_lack_their_pictures_can_be_left_out(
+    tmp_path: Path, draw: Callable, write: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw(tmp_path, ["a.png"])
+    path = write("file.json", [ROW, {**ROW, "id": "b", "image": "nowhere.png"}, {"id": "c"}])
+    source = open_source({"kind": "llava", "path": str(path), "on_bad_record": "skip"})
+    assert [each.id for each in source] == ["a"] and source.skipped == 2
+    assert "nowhere.png" in caplog.text and "[2] (id 'c'): 'conversations' is missing" in caplog.text
+    with pytest.raises(DataError, match="every record was left out by on_bad_record: skip"):
+        open_source({"kind": "llava", "path": str(write("none.json", [{"id": "c"}])), "on_bad_record": "skip"})

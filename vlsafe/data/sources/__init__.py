@@ -18,7 +18,9 @@ SOURCES = Table(
     "kind of source",
     alpaca="vlsafe.data.sources.alpaca:AlpacaSource",
     easy_vqa="vlsafe.data.sources.easy_vqa:EasyVQASource",
+    hub="vlsafe.data.sources.hub:HubSource",
     llava="vlsafe.data.sources.llava:LLaVASource",
+    messages="vlsafe.data.sources.messages:MessagesSource",
     vlguard="vlsafe.data.sources.vlguard:VLGuardSource",
 )
 
