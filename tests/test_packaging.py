@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 FILES = [path for top in ("vlsafe", "callbacks") for path in sorted((ROOT / top).rglob("*")) if path.is_file()]
 SOURCES = [path for path in FILES if path.suffix == ".py"]
-NOT_FOR_CPU = {"flash-attn", "torchvision"}  # extras that this stack is not tested with
+NOT_FOR_CPU = {"flash-attn", "bitsandbytes", "torchvision"}  # extras that this stack is not tested with
 
 
 def declared() -> list[Requirement]:

@@ -18,7 +18,7 @@ def require_quantisation() -> None:
             "train: qlora keeps weights in 4 bits, which needs a CUDA GPU; set train: lora on this machine"
         )
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError("train: qlora needs bitsandbytes: pip install bitsandbytes, or set train: lora")
+        raise ConfigError("train: qlora needs bitsandbytes: pip install 'vlsafe[qlora]', or set train: lora")
 
 
 def quantise(model: nn.Module, paths: Iterable[str]) -> None:
