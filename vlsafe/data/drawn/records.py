@@ -35,10 +35,10 @@ EVERYDAY = {"train": ("tricks_train", "ordinary_train"), "test": ("ordinary_test
 NEUTRAL_TURN = 4
 """One record in ten, harmful or not, is asked about in words that its picture alone makes harmful. More of them would
 make the set a test of the vision encoder, which sees the warning signs but cannot read."""
-ADVICE_TURNS = {"train": range(5, 10), "test": range(5, 8)}
+ADVICE_TURNS = {"train": (3, 5, 6, 7, 8, 9), "test": range(5, 8)}
 """Turns of ten in which a harmless scene is asked for advice about an object in it; more of them in training, because
 advice is worded most like a harmful request and is what a tuned model refuses first."""
-EVERYDAY_TURNS = {"train": range(5, 10), "test": range(8, 10)}
+EVERYDAY_TURNS = {"train": (2, 3, 5, 6, 7, 8, 9), "test": range(8, 10)}
 """The same for everyday requests beside a card or sign."""
 LONGEST_ANSWER = 25  # words of an answer beside a picture
 
@@ -131,16 +131,15 @@ class SplitMaker:
             scene = self._new_scene(("person",))
             request, answer = self._safe_safe.neutral("scenes"), questions.continued(self._rng, scene)
             return self._safe(scene, "scenes", request, answer, self._harm_fitting(scene))
+        if turn in ADVICE_TURNS[self._split]:
+            helpful = next(self._advice)
+            scene = self._new_scene(helpful.kinds)
+            it = next(group for group in scene.groups if group.kind == helpful.kinds[0]).coloured
+            request = self._safe_safe.topic(helpful, self._safe_safe.names(helpful))
+            return self._safe(scene, "scenes", request, helpful.answer.format(it=it), self._harm_fitting(scene))
         if turn < 5:
             topic = next(self._object_harms)
             scene = self._new_scene(topic.kinds)
-        elif turn in ADVICE_TURNS[self._split]:
-            helpful = next(self._advice)
-            scene = self._new_scene(helpful.kinds)
-            topic = self._harm_fitting(scene)
-            it = next(group for group in scene.groups if group.kind == helpful.kinds[0]).coloured
-            request = self._safe_safe.topic(helpful, self._safe_safe.names(helpful))
-            return self._safe(scene, "scenes", request, helpful.answer.format(it=it), topic)
         else:
             scene = self._new_scene(("person",) if turn == 8 else ())
             topic = self._harm_fitting(scene)
