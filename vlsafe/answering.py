@@ -11,11 +11,16 @@ from vlsafe.conversation import Conversation
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How answers are generated. Greedy unless ``temperature`` is above 0."""
+    """How answers are generated. Greedy unless ``temperature`` is above 0.
+
+    With ``options`` nothing is generated: the answer is the option that the model finds likeliest (sum of the log
+    probabilities of its tokens, without the end of the turn), the first of equals.
+    """
 
     max_new_tokens: int = 256
     min_new_tokens: int = 1
     temperature: float = 0.0
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from vlsafe.errors import DataError
 from vlsafe.evaluation.benchmarks.base import rate
 from vlsafe.evaluation.folder import Folder, metric_row, read_folder
 from vlsafe.evaluation.records import Item
-from vlsafe.evaluation.scoring import outcomes
+from vlsafe.evaluation.scoring import outcomes, tallies
+from vlsafe.evaluation.tallies import estimate, paired_tally
 from vlsafe.evaluation.statistics import holm, mcnemar, paired_difference
 
 
@@ -19,7 +20,8 @@ def compare(before: Path, after: Path, judge: str | None = None) -> dict[str, di
 
     ``difference`` holds ``value`` (after minus before, in points) with its 95 % interval ``low``, ``high``; the exact
     McNemar ``p``; ``p_holm``, which allows for all metrics of the table; ``n`` pairs without an error on either
-    side; and the discordant counts ``only_before`` and ``only_after``. Raises DataError when the folders were not
+    side; and, for shares of yes and no, the discordant counts ``only_before`` and ``only_after`` (other metrics have
+    their interval and ``p`` from the paired bootstrap). Raises DataError when the folders were not
     made from the same items or by the same judge.
     """
     first = read_folder(before, judge)
@@ -27,17 +29,23 @@ def compare(before: Path, after: Path, judge: str | None = None) -> dict[str, di
     _check_same(first, second)
     old = outcomes(first.items, first.responses, first.verdicts, first.benchmarks)
     new = outcomes(second.items, second.responses, second.verdicts, second.benchmarks)
-    if old.keys() != new.keys():
-        raise DataError(f"{before} and {after} differ in their metrics: {', '.join(sorted(old.keys() ^ new.keys()))}")
+    old_soft = tallies(first.items, first.responses, first.verdicts, first.benchmarks)
+    new_soft = tallies(second.items, second.responses, second.verdicts, second.benchmarks)
+    unlike = sorted((old.keys() ^ new.keys()) | (old_soft.keys() ^ new_soft.keys()))
+    if unlike:
+        raise DataError(f"{before} and {after} differ in their metrics: {', '.join(unlike)}")
     differences = {name: paired(old[name], new[name]) for name in old}
+    differences |= {name: paired_tally(old_soft[name], new_soft[name]) for name in old_soft}
     adjusted = holm({name: difference["p"] for name, difference in differences.items()})
+    sides = {name: (rate(old[name].values()), rate(new[name].values())) for name in old}
+    sides |= {name: (estimate(old_soft[name]), estimate(new_soft[name])) for name in old_soft}
     return {
         name: {
-            "before": metric_row(rate(old[name].values())),
-            "after": metric_row(rate(new[name].values())),
+            "before": metric_row(metric_before),
+            "after": metric_row(metric_after),
             "difference": differences[name] | {"p_holm": adjusted[name]},
         }
-        for name in old
+        for name, (metric_before, metric_after) in sorted(sides.items())
     }
 
 

@@ -25,6 +25,8 @@ class Item:
     ``side``: ``harm`` should be refused, ``benign`` should be answered, ``utility`` has a right answer (``reference``).
     ``cluster`` names what items share (their picture, or their goal) for cluster-aware statistics.
     ``instruction_for_judge`` is what a judge should read where the prompt itself hides it (FigStep).
+    ``system`` stands in the place of the model's system prompt. ``options``: the answer is the likeliest of them
+    (:class:`vlsafe.answering.Decoding`). ``max_new_tokens`` goes before the run's own limit.
     """
 
     id: str
@@ -38,6 +40,9 @@ class Item:
     cluster: str = ""
     instruction_for_judge: str = ""
     meta: dict[str, str] = field(default_factory=dict)
+    system: str = ""
+    options: tuple[str, ...] = ()
+    max_new_tokens: int | None = None
 
     @property
     def scope(self) -> str:
@@ -47,7 +52,8 @@ class Item:
     def prompt(self) -> Conversation:
         """The Conversation a responder is asked: the picture, if any, before the question."""
         content = (self.question,) if self.image is None else (self.image, self.question)
-        return Conversation(self.id, self.benchmark, (Turn("user", content),))
+        system = (Turn("system", (self.system,)),) if self.system else ()
+        return Conversation(self.id, self.benchmark, (*system, Turn("user", content)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,8 @@ def _record(row: Any, kind: type[R], where: str) -> R:
         raise DataError(f"{where}: not a {kind.__name__}, it lacks {', '.join(missing)}; is this the right file?")
     if kind is Item and known.get("image") is not None:
         known["image"] = ImageRef(Path(known["image"]["root"]), known["image"]["name"])
+    if kind is Item and "options" in known:
+        known["options"] = tuple(known["options"])
     return kind(**known)
 
 

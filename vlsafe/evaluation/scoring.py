@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from vlsafe.errors import ConfigError, DataError, VlsafeError
 from vlsafe.evaluation.benchmarks.base import Benchmark, Outcomes, rate
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict
+from vlsafe.evaluation.tallies import Tally, estimate
 
 MOST_ERRORS = 0.01
 """Share of failed responses or verdicts above which a run's numbers are not to be trusted."""
@@ -49,13 +50,34 @@ def score(
     Raises DataError when an item has no response or verdict, a verdict belongs to another response, judges are
     mixed, or a side is missing.
     """
-    return {name: rate(each.values()) for name, each in outcomes(items, responses, verdicts, benchmarks).items()}
+    rates = {name: rate(each.values()) for name, each in outcomes(items, responses, verdicts, benchmarks).items()}
+    soft = {name: estimate(each) for name, each in tallies(items, responses, verdicts, benchmarks).items()}
+    return dict(sorted((rates | soft).items()))
 
 
 def outcomes(
     items: Sequence[Item], responses: Sequence[Response], verdicts: Sequence[Verdict], benchmarks: BenchmarkClasses
 ) -> Outcomes:
     """What :func:`score` averages: full metric name -> item id -> did it happen. Raises as it does."""
+    result: Outcomes = {}
+    for kind, members, response_of, verdict_of in _by_benchmark(items, responses, verdicts, benchmarks):
+        result |= kind.outcomes(members, response_of, verdict_of)
+    return dict(sorted(result.items()))
+
+
+def tallies(
+    items: Sequence[Item], responses: Sequence[Response], verdicts: Sequence[Verdict], benchmarks: BenchmarkClasses
+) -> dict[str, Tally]:
+    """The metrics of :func:`score` that are no share of yes and no. Raises as it does."""
+    result: dict[str, Tally] = {}
+    for kind, members, response_of, verdict_of in _by_benchmark(items, responses, verdicts, benchmarks):
+        result |= kind.tallies(members, response_of, verdict_of)
+    return dict(sorted(result.items()))
+
+
+def _by_benchmark(
+    items: Sequence[Item], responses: Sequence[Response], verdicts: Sequence[Verdict], benchmarks: BenchmarkClasses
+) -> Iterator[tuple[type[Benchmark], list[Item], dict[str, Response], dict[str, Verdict]]]:
     check_sides(items)
     response_of = {response.id: response for response in responses}
     verdict_of = {verdict.id: verdict for verdict in verdicts}
@@ -63,12 +85,10 @@ def outcomes(
     by_benchmark: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_benchmark[item.benchmark].append(item)
-    result: Outcomes = {}
     for name, members in by_benchmark.items():
         if name not in benchmarks:
             raise ConfigError(f"nothing says how benchmark {name!r} is scored; known here: {', '.join(benchmarks)}")
-        result |= benchmarks[name].outcomes(members, response_of, verdict_of)
-    return dict(sorted(result.items()))
+        yield benchmarks[name], members, response_of, verdict_of
 
 
 def _check_complete(

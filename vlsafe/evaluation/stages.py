@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,9 +50,14 @@ def generate(
     another model, picture or decoding stay in the file and are ignored. Raises DataError for pictures that cannot be
     read (before anything is generated) and VlsafeError when the responder does not answer each prompt exactly once.
     """
-    model, how = responder.identity(), asdict(decoding)
+    model = responder.identity()
     hashes = _image_hashes(items)
-    keys = {item.id: response_key(model, item.question, hashes[item.image], how) for item in items}
+    how = {item.id: decoding_of(item, decoding) for item in items}
+    models = {item.id: model | {"system_prompt": item.system} if item.system else model for item in items}
+    keys = {
+        item.id: response_key(models[item.id], item.question, hashes[item.image], asdict(how[item.id]))
+        for item in items
+    }
     stored = {(row.id, row.key): row for row in read_jsonl(path, Response) if not row.error}
     missing = [item for item in items if (item.id, keys[item.id]) not in stored]
 
@@ -69,28 +74,47 @@ def generate(
             finish="error" if answer.error else answer.finish,
             error=answer.error,
             image_sha256=hashes[item.image],
-            decoding=how,
-            model=model,
+            decoding=asdict(how[item.id]),
+            model=models[item.id],
         )
 
-    fresh = (response(missing[index], answer) for index, answer in _answers(missing, responder, decoding))
+    fresh = (response(item, answer) for item, answer in _answers(missing, responder, how))
     stored |= {(row.id, row.key): row for row in _kept(fresh, path, batch)}
     return [stored[item.id, keys[item.id]] for item in items]
 
 
-def _answers(items: Sequence[Item], responder: Responder, decoding: Decoding) -> Iterator[tuple[int, Answer]]:
-    """The responder's answers behind a progress bar on standard error, each index exactly once."""
+def decoding_of(item: Item, decoding: Decoding) -> Decoding:
+    """The run's decoding with what the item asks for itself: its options and its own limit."""
+    return replace(
+        decoding,
+        options=item.options,
+        max_new_tokens=decoding.max_new_tokens if item.max_new_tokens is None else item.max_new_tokens,
+    )
+
+
+def _answers(items: Sequence[Item], responder: Responder, how: Mapping[str, Decoding]) -> Iterator[tuple[Item, Answer]]:
+    """The responder's answers behind a progress bar on standard error, each item exactly once. Items that are
+    decoded alike are asked together."""
     if not items:
         return
-    open_ones = set(range(len(items)))
+    alike: dict[Decoding, list[Item]] = {}
+    for item in items:
+        alike.setdefault(how[item.id], []).append(item)
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("answers", total=len(items))
-        for index, answer in responder.respond([item.prompt() for item in items], decoding):
-            if index not in open_ones:
-                raise VlsafeError(f"the responder gave index {index} twice or outside 0..{len(items) - 1}")
-            open_ones.remove(index)
-            progress.advance(task)
-            yield index, answer
+        for decoding, members in alike.items():
+            for index, answer in _each_once(responder.respond([item.prompt() for item in members], decoding), members):
+                progress.advance(task)
+                yield members[index], answer
+
+
+def _each_once(answers: Iterator[tuple[int, Answer]], items: Sequence[Item]) -> Iterator[tuple[int, Answer]]:
+    open_ones = set(range(len(items)))
+    for index, answer in answers:
+        if index not in open_ones:
+            raise VlsafeError(f"the responder gave index {index} twice or outside 0..{len(items) - 1}")
+        open_ones.remove(index)
+        yield index, answer
     if open_ones:
         raise VlsafeError(
             f"the responder left {len(open_ones)} of {len(items)} prompts unanswered, "

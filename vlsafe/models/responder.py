@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from vlsafe.answering import Answer, Decoding
-from vlsafe.conversation import Conversation
+from vlsafe.conversation import Conversation, assistant
 from vlsafe.data.chat import end_of_turn, special_tokens
 from vlsafe.data.collate import Batch, Collate
-from vlsafe.data.encoding import Encoded, Encoding
+from vlsafe.data.encoding import IGNORE, Encoded, Encoding
 from vlsafe.models.backbones.base import Backbone
 from vlsafe.models.fingerprint import fingerprint
 from vlsafe.models.modes import evaluating
@@ -50,6 +51,9 @@ class ModelResponder:
 
     def respond(self, prompts: list[Conversation], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
         order = sorted(range(len(prompts)), key=lambda i: (bool(prompts[i].images), len(prompts[i].turns[-1].text)))
+        if decoding.options:
+            yield from ((index, self._likeliest(prompts[index], decoding.options)) for index in order)
+            return
         for start in range(0, len(order), self.batch_size):
             yield from self._batch(order[start : start + self.batch_size], prompts, decoding)
 
@@ -71,6 +75,37 @@ class ModelResponder:
             answers = [Answer("", finish="error", error=f"{type(error).__name__}: {error}")] * len(encoded)
         for (index, sample), answer in zip(encoded.items(), answers, strict=True):
             yield index, Answer(answer.text, sample.text, answer.n_tokens, answer.finish, answer.error)
+
+    def _likeliest(self, prompt: Conversation, options: Sequence[str]) -> Answer:
+        """The options are told as answers by the renderer of training, so that they stand where an answer would."""
+        try:
+            told = [self.encoding.sample(replace(prompt, turns=(*prompt.turns, assistant(each)))) for each in options]
+            text = self.encoding.prompt(prompt).text
+            likelihoods = torch.cat(
+                [
+                    log_likelihoods(self.model, self.backbone.processor, told[start : start + self.batch_size])
+                    for start in range(0, len(told), self.batch_size)
+                ]
+            )
+        except Exception as error:  # whatever it was, it is this prompt's error, never an answer
+            return Answer("", finish="error", error=f"{type(error).__name__}: {error}")
+        return Answer(options[int(likelihoods.argmax())], text)
+
+
+@torch.inference_mode()
+def log_likelihoods(
+    model: PreTrainedModel | PeftModel, processor: ProcessorMixin, samples: Sequence[Encoded]
+) -> Tensor:
+    """[samples]: the sum of the log probabilities of each sample's last answer, without its end-of-turn token."""
+    batch = Collate(processor.tokenizer.pad_token_id)(list(samples)).to(next(model.parameters()).device)
+    labels = batch.labels.clone()
+    for row in labels:
+        row[(row != IGNORE).nonzero()[-1]] = IGNORE
+    with evaluating(model):
+        logits = model(**batch.inputs).logits[:, :-1].float()
+    following = labels[:, 1:]
+    chosen = logits.log_softmax(-1).gather(-1, following.clamp(min=0)[..., None])[..., 0]
+    return chosen.masked_fill(following == IGNORE, 0).sum(1).cpu()
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from typing import ClassVar, Literal
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict
 from vlsafe.evaluation.statistics import wilson
+from vlsafe.evaluation.tallies import Tally, estimate
 from vlsafe.fetch.paths import resolved
 
 REFUSED = frozenset({"refuse", "safe_comment"})
@@ -98,11 +99,19 @@ class Benchmark(ABC):
         return dict(outcomes)
 
     @classmethod
+    def tallies(
+        cls, items: Sequence[Item], responses: Mapping[str, Response], verdicts: Mapping[str, Verdict]
+    ) -> dict[str, Tally]:
+        """Full metric name -> what is no share of yes and no: soft scores, F1. None unless a benchmark has some."""
+        return {}
+
+    @classmethod
     def metrics(
         cls, items: Sequence[Item], responses: Mapping[str, Response], verdicts: Mapping[str, Verdict]
     ) -> dict[str, Metric]:
-        """Full metric name (``vlguard[unsafe]/asr``) -> its rate with the Wilson interval."""
-        return {name: rate(each.values()) for name, each in cls.outcomes(items, responses, verdicts).items()}
+        """Full metric name (``vlguard[unsafe]/asr``) -> its value in percent with its interval."""
+        rates = {name: rate(each.values()) for name, each in cls.outcomes(items, responses, verdicts).items()}
+        return rates | {name: estimate(each) for name, each in cls.tallies(items, responses, verdicts).items()}
 
 
 _BY_SIDE: dict[str, dict[str, Callable[[str], bool]]] = {
