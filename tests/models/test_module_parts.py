@@ -221,5 +221,5 @@ def test_qlora_without_a_gpu_is_refused_before_weights_load(tokenizer: Path, mon
 def test_qlora_without_bitsandbytes_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="vlsafe.qlora"):
+    with pytest.raises(ConfigError, match=r"vlsafe\[qlora\]"):
         require_quantisation()

@@ -13,7 +13,7 @@ from tiny import draw
 
 from vlsafe.conversation import ImageRef
 
-FILES = ("llava", "llava_next", "llava_onevision", "qwen", "internvl", "idefics", "google", "mllama")
+FILES = ("llava", "llava_next", "llava_onevision", "qwen", "internvl", "idefics", "google", "mllama", "minigpt")
 FAMILIES: list[Family] = [
     value
     for name in FILES

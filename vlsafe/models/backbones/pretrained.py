@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel, ProcessorMixin
 
+import vlsafe.models.encoders  # these two tell transformers of model types of ours, so that such checkpoints load
+import vlsafe.models.minigpt  # noqa: F401
 from vlsafe.fetch.paths import resolved
 from vlsafe.models.backbones.anatomy import anatomy
 from vlsafe.models.backbones.base import Attention, Backbone, Component
 from vlsafe.models.backbones.families import FAMILIES
 from vlsafe.models.backbones.families.base import Family
-from vlsafe.models.encoders import efficientnet_lite0
-
-OWN_MODEL_TYPES = (efficientnet_lite0.EfficientNetLite0Config.model_type,)
-"""Model types that transformers learns of when our module is imported, so that composed checkpoints load again."""
 
 logger = logging.getLogger(__name__)
 
