@@ -101,7 +101,7 @@ class Refuser:
 
     def _compose(self, topic: Topic, openings: Iterator[str], **values: str) -> str:
         family = families()[topic.family]
-        made = []
+        made: list[str] = []
         while len(made) < DRAWS:
             closing = next(self._closings).format(offer=self._rng.choice(family.offer))
             refusal = f"{next(openings).format(**values)} {self._rng.choice(family.why)} {closing}"
