@@ -1,0 +1,138 @@
+"""Win rates: a judge compares a model's answer with a rival's, in both orders, blind to which is which.
+
+Judges favour a position (arXiv 2306.05685), so each item is asked twice with the answers swapped. A win counts 1; a
+tie, or a preference that follows the position, counts one half; an order that failed leaves the item unknown. Items
+whose rival answer is empty cannot be compared: they are left out and counted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from vlsafe.conversation import ImageRef
+from vlsafe.errors import DataError, VlsafeError
+from vlsafe.evaluation.records import Item, Metric, Response, write_text
+from vlsafe.evaluation.tallies import estimate, mean
+
+RIVAL = "rival"
+"""Key in an Item's ``meta``: the answer to compare with."""
+
+Winner = Literal["first", "second", "tie", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a pair judge reads: two answers in the order in which it shall see them. ``id`` names item and order."""
+
+    id: str
+    question: str
+    first: str
+    second: str
+    image: ImageRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """What it says. ``winner`` ``error``: it could not be asked or understood; ``explanation`` says why."""
+
+    id: str
+    winner: Winner
+    explanation: str = ""
+    basis: str = ""
+
+
+class PairJudge(Protocol):
+    """Compares two answers. ``version`` names the rule or the served model; those of another are not reused."""
+
+    name: str
+    version: str
+
+    def prefer(self, pairs: Sequence[Pair]) -> Iterator[Preference]:
+        """One Preference a pair, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class WinRate:
+    """``win_rate`` in percent over the compared items; ``excluded`` ones have an empty rival; ``swayed`` ones were won
+    by the position in both orders."""
+
+    win_rate: Metric
+    excluded: int
+    swayed: int
+
+
+def pairs_of(items: Sequence[Item], responses: Mapping[str, Response]) -> list[Pair]:
+    """Both orders of every item that can be compared. ``responses`` by item id.
+
+    Raises DataError when no item has a rival, or one has no response.
+    """
+    rivals = [item for item in items if RIVAL in item.meta]
+    if not rivals:
+        raise DataError("no item has a rival's answer to compare with; use alpaca_eval, or vlguard with `rivals`")
+    missing = [f"item {item.id!r} has no response; run evaluate again" for item in rivals if item.id not in responses]
+    if missing:
+        raise DataError(missing)
+    pairs: list[Pair] = []
+    for item in rivals:
+        own, rival = responses[item.id], item.meta[RIVAL]
+        if rival.strip() and not own.error:
+            pairs.append(Pair(f"{item.id}#own-first", item.question, own.text, rival, item.image))
+            pairs.append(Pair(f"{item.id}#own-second", item.question, rival, own.text, item.image))
+    return pairs
+
+
+def compare_pairs(
+    items: Sequence[Item], responses: Mapping[str, Response], judge: PairJudge, path: Path, batch: int = 64
+) -> list[Preference]:
+    """The judge's preferences on :func:`pairs_of`; only what ``path`` (JSONL) lacks, or holds as errors, is asked.
+
+    What a batch brought is kept before the next one is asked. Raises as :func:`pairs_of`, and VlsafeError when the
+    judge does not answer each pair in order.
+    """
+    pairs = pairs_of(items, responses)
+    basis = {pair.id: _basis(pair, judge) for pair in pairs}
+    kept = {row.id: row for row in _read(path) if row.winner != "error" and row.basis == basis.get(row.id)}
+    missing = [pair for pair in pairs if pair.id not in kept]
+    for start in range(0, len(missing), batch):
+        asked = missing[start : start + batch]
+        given = list(judge.prefer(asked))
+        if [each.id for each in given] != [pair.id for pair in asked]:
+            raise VlsafeError(f"judge {judge.name!r} did not answer each of {len(asked)} pairs once and in order")
+        kept |= {each.id: Preference(each.id, each.winner, each.explanation, basis[each.id]) for each in given}
+        lines = [json.dumps(asdict(row), ensure_ascii=False) for row in kept.values()]
+        write_text(path, "\n".join(lines) + "\n")
+    return [kept[pair.id] for pair in pairs]
+
+
+def win_rate(items: Sequence[Item], preferences: Sequence[Preference]) -> WinRate:
+    """See the module's words; the interval resamples clusters of items."""
+    by_id = {each.id: each.winner for each in preferences}
+    rivals = [item for item in items if RIVAL in item.meta]
+    compared = [item for item in rivals if item.meta[RIVAL].strip()]
+    orders = {item.id: (by_id.get(f"{item.id}#own-first"), by_id.get(f"{item.id}#own-second")) for item in compared}
+    scores = {item_id: _score(*both) for item_id, both in orders.items()}
+    swayed = sum(both in (("first", "first"), ("second", "second")) for both in orders.values())
+    return WinRate(estimate(mean(compared, scores)), len(rivals) - len(compared), swayed)
+
+
+def _score(own_first: Winner | None, own_second: Winner | None) -> float | None:
+    points = {"first": 1.0, "second": 0.0, "tie": 0.5}
+    if own_first not in points or own_second not in points:
+        return None
+    return (points[own_first] + 1 - points[own_second]) / 2
+
+
+def _basis(pair: Pair, judge: PairJudge) -> str:
+    read = [judge.name, judge.version, pair.question, pair.first, pair.second, str(pair.image or "")]
+    return hashlib.sha256(json.dumps(read).encode()).hexdigest()
+
+
+def _read(path: Path) -> list[Preference]:
+    if not path.exists():
+        return []
+    return [Preference(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
