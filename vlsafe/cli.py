@@ -23,6 +23,7 @@ from vlsafe.cli_errors import readable, told_by_us
 from vlsafe.data.datamodule import ConversationData
 from vlsafe.errors import ConfigError, together
 from vlsafe.fetch.paths import use_cache
+from vlsafe.interpolation import register
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.run import EvaluationPlan, RunRecorder
 from vlsafe.run_metrics import set_metrics_aside
@@ -154,6 +155,7 @@ def built(argv: list[str], run: bool = False) -> VlsafeCLI:
     """
     sys.path.insert(0, os.getcwd())  # class paths of the user's own modules
     quieten()
+    register()
     try:
         return VlsafeCLI(
             SafetyFineTuning,

@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 
 from vlsafe.answering import Decoding
@@ -29,7 +30,7 @@ from vlsafe.models.export import export_adapter, export_model
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.responder import ModelResponder
 from vlsafe.run_metrics import put_metrics_back
-from vlsafe.run_report import gathered
+from vlsafe.run_report import final_values, gathered
 
 
 class EvaluationPlan:
@@ -132,11 +133,14 @@ class RunRecorder(Checkpoint):
         if self.plan.benchmarks:
             with self.phase("evaluate after"):
                 self.plan.run(pl_module, self.directory / "evaluation" / "after")
-            self._report(trainer.datamodule, pl_module)
+            self._report(trainer, trainer.datamodule, pl_module)
 
-    def _report(self, data: ConversationData, module: SafetyFineTuning) -> None:
+    def _report(self, trainer: L.Trainer, data: ConversationData, module: SafetyFineTuning) -> None:
         report = gathered(self.directory, data, module, self.phases)
         page = write_report(report, self.directory)
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger):  # metrics.csv is whole by now; report.json holds these
+                logger.log_metrics(final_values(report), step=trainer.global_step)
         rewrite_cards(self.directory, module, data)
         Console().print(terminal_table(report))
         print(f"report: {page}")

@@ -13,6 +13,8 @@ from vlsafe.evaluation.folder import metric_row, read_folder
 from vlsafe.evaluation.report import curves_from_csv, examples
 from vlsafe.evaluation.scoring import directions, score
 from vlsafe.models.module import SafetyFineTuning
+from vlsafe.studies.forgetting import forgetting, forgetting_values
+from vlsafe.studies.objective import logged, objective
 
 
 def gathered(
@@ -28,12 +30,15 @@ def gathered(
     else:
         scored = score(last.items, last.responses, last.verdicts, last.benchmarks)
         metrics = {name: {"after": metric_row(metric)} for name, metric in scored.items()}
+    directed = directions(last.items, list(metrics), last.benchmarks)
     return {
         "title": directory.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "judge": last.judge,
         "metrics": metrics,
-        "directions": directions(last.items, list(metrics), last.benchmarks),
+        "directions": directed,
+        "objective": objective(metrics, directed),
+        "forgetting": forgetting(first, last) if first else [],
         "trained": module.trained,
         "data": data_row(data, module.seen),
         "phases": [{"name": name, "seconds": seconds} for name, seconds in phases.items()],
@@ -48,6 +53,15 @@ def gathered(
         "environment": versions(),
         "notes": [] if paired else ["This run was resumed before its first evaluation was complete: no before side."],
     }
+
+
+def final_values(report: dict[str, Any]) -> dict[str, float]:
+    """A report as a tracker is told it at the end: the objective, every metric under ``final/``, what was forgotten,
+    and the samples of each part of the data."""
+    metrics = {f"final/{name}": row["after"]["value"] for name, row in report["metrics"].items()}
+    samples = {f"samples/{part['name']}": part["samples"] for part in report["data"]["parts"]}
+    known = {name: value for name, value in metrics.items() if value is not None}
+    return {**logged(report["objective"]), **known, **forgetting_values(report["forgetting"]), **samples}
 
 
 def data_row(data: ConversationData, seen: dict[str, dict[str, int]]) -> dict[str, Any]:

@@ -155,8 +155,10 @@ def test_the_probe_logs_while_training(config: Path, tmp_path: Path) -> None:
     assert main(["fit", "--config", str(config)]) == 0
     header, *rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     column = header.split(",").index("probe/guard[unsafe]/asr")
-    assert sum(bool(row.split(",")[column]) for row in rows) == 2
+    assert sum(bool(row.split(",")[column]) for row in rows) == 3
+    assert sum(bool(row.split(",")[header.split(",").index("objective")]) for row in rows) == 3
     assert sorted(p.name for p in (tmp_path / "run" / "evaluation" / "probe").iterdir()) == [
+        "step-000000",
         "step-000002",
         "step-000004",
     ]

@@ -6,6 +6,8 @@ A report is a dict, and ``report.json`` holds exactly it. Rates are percentages,
     metrics     {"vlguard[unsafe]/asr": {"before"?: SIDE, "after": SIDE, "difference"?: {value, low, high, p, p_holm?}}}
                 with SIDE = {value, low, high, n, n_error}; p by the exact McNemar test
     directions  {the same names: {"side": harm | benign | utility, "better": lower | higher}}
+    objective   {value, safety, answered, retention?}: what a study optimises, and its parts, in percent
+    forgetting  [{metric, side, pictures, n, right_before, forgotten, gained, retention, low, high}]
     trained     [{component, train, learning_rate, parameters, trainable, note?}]
     data        {samples, parts: [{name, source, share (0 to 1), samples, supervised_tokens}]}
     phases      [{name, seconds}]
@@ -13,7 +15,7 @@ A report is a dict, and ``report.json`` holds exactly it. Rates are percentages,
     examples    [{id, scope, side, question, reference?, "before"?: {text, label}, "after": {text, label}}]
     notes       [str]
 
-All from ``trained`` down may be left out; they are then written empty.
+All from ``objective`` down may be left out; they are then written empty.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ __all__ = ["completed", "curves_from_csv", "examples", "terminal_table", "write_
 
 _REQUIRED = ("title", "created", "judge", "metrics", "directions", "environment")
 _OPTIONAL: dict[str, Any] = {
+    "objective": {},
+    "forgetting": [],
     "trained": [],
     "data": {"samples": 0, "parts": []},
     "phases": [],
