@@ -27,6 +27,7 @@ from vlsafe.models.schedule import Shape, limited, optimizer_steps, scheduled
 from vlsafe.models.summary import parameter_groups, summary, summary_table
 from vlsafe.objectives.base import Objective
 from vlsafe.objectives.sft import SFT
+from vlsafe.strategies.fsdp2 import FSDP2
 
 _Sums = tuple[Tensor, Tensor, list[str]]
 """Of one batch: loss and supervised tokens of each sample, and the source of each."""
@@ -100,6 +101,8 @@ class SafetyFineTuning(L.LightningModule):
         self.trained = summary(self.model, self.plan, self.components)
         if self.global_rank == 0:
             Console(stderr=True).print(summary_table(self.trained))
+        if self._sharded:
+            self._sharded.shard(self, self.model)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> SafetyFineTuning:
@@ -142,10 +145,10 @@ class SafetyFineTuning(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._seed_dropout(batch_idx)
+        sight = self._blank_sight(batch)
         sums = self.objective(self._tuned(), batch)
+        sums.loss = sums.loss + sight
         self._window.append((sums.sample_loss, sums.sample_tokens, batch.sources))
-        if self._trains_sight and not batch.has_pictures:
-            sums.loss = sums.loss + 0 * self.backbone.blank_features(self._plain())
         # Lightning divides by the accumulated micro-batches and DDP by the ranks. Undo both: the gradient of the
         # window is that of the plain sum, and on_before_optimizer_step divides it by the window's tokens.
         return sums.loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
@@ -155,9 +158,22 @@ class SafetyFineTuning(L.LightningModule):
         place = f"{self._seed}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
         torch.manual_seed(zlib.crc32(place.encode()))
 
+    def _blank_sight(self, batch: Batch) -> Tensor | float:
+        """Zero, with a graph through the vision side where the batch has no pictures (pitfalls E1).
+
+        It comes before the text, as pictures do: ranks that shard the model must gather its blocks in the same order,
+        forward and backward, whether their batch has pictures or not.
+        """
+        trains = self.components.trains("vision") or self.components.trains("projector")
+        if batch.has_pictures or not (trains or self._sharded):
+            return 0.0
+        return 0 * self.backbone.blank_features(self._plain())
+
     @property
-    def _trains_sight(self) -> bool:
-        return self.components.trains("vision") or self.components.trains("projector")
+    def _sharded(self) -> FSDP2 | None:
+        """The strategy, where it keeps weights in pieces: then every rank must run every block."""
+        strategy = None if self._trainer is None else self._trainer.strategy
+        return strategy if isinstance(strategy, FSDP2) else None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         per_source = self._reduced(self._window, self.trainer.datamodule.part_names)
@@ -196,6 +212,8 @@ class SafetyFineTuning(L.LightningModule):
     # --- validation and test: loss on held-out conversations -----------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if self._sharded:
+            self._blank_sight(batch)
         sums = self.objective(self._tuned(), batch)
         self._held_out.append((sums.sample_loss, sums.sample_tokens, batch.sources))
 
