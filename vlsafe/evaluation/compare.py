@@ -11,8 +11,8 @@ from vlsafe.evaluation.benchmarks.base import rate
 from vlsafe.evaluation.folder import Folder, metric_row, read_folder
 from vlsafe.evaluation.records import Item
 from vlsafe.evaluation.scoring import outcomes, tallies
-from vlsafe.evaluation.tallies import estimate, paired_tally
 from vlsafe.evaluation.statistics import holm, mcnemar, paired_difference
+from vlsafe.evaluation.tallies import estimate, paired_tally
 
 
 def compare(before: Path, after: Path, judge: str | None = None) -> dict[str, dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from vlsafe.errors import ConfigError, DataError, VlsafeError
-from vlsafe.evaluation.benchmarks.base import Benchmark, Outcomes, rate
+from vlsafe.evaluation.benchmarks.base import SIDE_OF, Benchmark, Outcomes, rate
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict
 from vlsafe.evaluation.tallies import Tally, estimate
 
@@ -122,16 +122,23 @@ def check_errors(responses: Sequence[Response], verdicts: Sequence[Verdict]) -> 
 
 
 def directions(items: Sequence[Item], names: Sequence[str], benchmarks: BenchmarkClasses) -> dict[str, dict[str, str]]:
-    """Full metric name -> ``{"side": harm | benign | utility, "better": lower | higher}``."""
-    scopes = {item.scope: item for item in items}
+    """Full metric name -> ``{"side": harm | benign | utility, "better": lower | higher}``. A metric that joins several
+    sides counts as utility: a model cannot do well in it by refusing or answering everything."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        sides[item.scope].add(item.side)
+        if item.variant:  # metrics over several variants have a scope that no item has
+            sides[item.benchmark].add(item.side)
     result: dict[str, dict[str, str]] = {}
     for name in names:
         scope, _, metric = name.rpartition("/")
-        item = scopes[scope]
-        better = benchmarks[item.benchmark].better
+        benchmark = scope.partition("[")[0]
+        better = benchmarks[benchmark].better
         if metric not in better:
             raise ConfigError(
-                f"benchmark {item.benchmark!r} does not say which way {metric!r} is better; add it to `better`"
+                f"benchmark {benchmark!r} does not say which way {metric!r} is better; add it to `better`"
             )
-        result[name] = {"side": item.side, "better": better[metric]}
+        among = sides[scope] or sides[benchmark]
+        side = min(among) if len(among) == 1 else SIDE_OF.get(metric, "utility")
+        result[name] = {"side": side, "better": better[metric]}
     return result

@@ -120,6 +120,9 @@ _BY_SIDE: dict[str, dict[str, Callable[[str], bool]]] = {
     "utility": {"refused": lambda label: label in REFUSED_IN_PART},
 }
 
+SIDE_OF = {metric: side for side, metrics in _BY_SIDE.items() for metric in metrics}
+"""The side of a metric that every benchmark has."""
+
 
 def check_unique(items: Iterable[Item], where: str) -> None:
     """Raises DataError naming every id that occurs more than once."""

@@ -16,10 +16,14 @@ class XSTest(Benchmark):
     """``path``: a CSV file with the columns ``id``, ``prompt``, ``type`` and ``label`` (safe or unsafe).
 
     Variants: ``safe`` (``over_refusal``) and ``unsafe`` (``asr``). ``focus``, where present, is kept in ``meta``.
+    ``system``: a system prompt of these items, such as a safety prompt as a baseline; the metric's name says so.
     """
 
-    def __init__(self, path: str | Path, limit: int | None = None, name: str = "xstest", seed: int = 0) -> None:
+    def __init__(
+        self, path: str | Path, limit: int | None = None, name: str = "xstest", seed: int = 0, system: str = ""
+    ) -> None:
         super().__init__(name, limit, seed, path)
+        self.system = system
 
     def load(self) -> list[Item]:
         rows = read_csv(self.path, ("id", "prompt", "type", "label"), "python -m vlsafe fetch xstest")
@@ -34,11 +38,12 @@ class XSTest(Benchmark):
             Item(
                 id=f"{self.name}/{row['id']}",
                 benchmark=self.name,
-                variant=row["label"],
+                variant=f"{row['label']},system=own" if self.system else row["label"],
                 side=_SIDES[row["label"]],
                 question=row["prompt"].strip(),
                 group=row["type"],
                 meta={"focus": row["focus"]} if row.get("focus") else {},
+                system=self.system,
             )
             for row in rows
         ]
