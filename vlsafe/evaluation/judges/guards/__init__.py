@@ -1,0 +1,1 @@
+"""Guard models as data: one TOML file each, read by :mod:`vlsafe.evaluation.judges.guard_template`."""
