@@ -1,4 +1,4 @@
-"""Ids and labels against hand-written ones: what a model is shown, and which of it it must learn."""
+"""Ids and labels of samples, written by hand and as transformers' own mask has them."""
 
 from __future__ import annotations
 
@@ -8,50 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import ask, composed, draw, golden, save_tokenizer, talk
+from labels import VICUNA, shown, two_turns
+from tiny import ask, composed, draw, golden, talk
 from tokenizers import AddedToken
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from vlsafe.conversation import Conversation, ImageRef, Turn, assistant, user
-from vlsafe.data.encoding import Encoded, Encoding
+from vlsafe.conversation import ImageRef, Turn, assistant, user
+from vlsafe.data.encoding import Encoding
 from vlsafe.data.images import open_image
-from vlsafe.errors import ConfigError, DataError
-
-VICUNA = (
-    "<s>A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
-    "detailed, and polite answers to the user's questions. "
-)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
-@pytest.fixture(scope="module")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> ImageRef:
-    return draw(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture
-def encoding(tokenizer: Path) -> Callable[..., Encoding]:
-    def make(template: str = "chatml", system_prompt: str | None = None, **options: Any) -> Encoding:
-        return Encoding(composed(tokenizer, template=template).processor, system_prompt, **options)
-
-    return make
-
-
-def shown(encoded: Encoded) -> tuple[list[int], list[int]]:
-    return encoded.input_ids.tolist(), encoded.labels.tolist()
-
-
-def two_turns(picture: ImageRef) -> Conversation:
-    """A safe picture of VLGuard: a harmless question, then a harmful one that is refused, under one picture."""
-    return talk(user(picture, "what?"), assistant("a cat"), user("hurt it"), assistant("no"))
-
-
-# --- golden
 
 
 def test_numbers_written_out(encoding: Callable[..., Encoding], picture: ImageRef) -> None:
@@ -166,9 +131,6 @@ def test_an_answer_in_two_pieces_is_one_text(encoding: Callable[..., Encoding]) 
     assert shown(encoding("vicuna_v1").sample(conversation)) == golden(f"{VICUNA}USER: hi ASSISTANT:[[ yes\nno</s>]]")
 
 
-# --- an independent check
-
-
 @pytest.mark.parametrize("template", ["chatml", "vicuna_v1", "llava_v1"])
 def test_labels_are_those_of_transformers_own_mask(
     encoding: Callable[..., Encoding], picture: ImageRef, template: str
@@ -197,9 +159,6 @@ def _as_transformers(turn: Turn) -> dict[str, Any]:
     return {"role": turn.role, "content": pieces}
 
 
-# --- control tokens in data
-
-
 @pytest.mark.parametrize("token", ["<image>", "<|im_end|>", "<|im_start|>", "<s>", "</s>", "<pad>"])
 def test_control_tokens_in_plain_text_are_broken(
     encoding: Callable[..., Encoding], picture: ImageRef, token: str
@@ -219,110 +178,6 @@ def test_a_control_token_without_a_role_of_its_own_is_broken_too(tokenizer: Path
     more.save_pretrained(tmp_path)
     made = Encoding(composed(tmp_path).processor)
     assert "hi < |vision|>" in made.sample(ask("hi <|vision|>", "yes")).text
-
-
-# --- what cannot be trained on
-
-
-def test_an_empty_answer_names_the_record(encoding: Callable[..., Encoding]) -> None:
-    with pytest.raises(DataError) as caught:
-        encoding().sample(ask("hi", " \n", identity="r9"))
-    assert str(caught.value) == (
-        "file.json, record 'r9': an assistant answer is empty; give it text or remove the record"
-    )
-
-
-def test_a_record_without_an_answer_names_the_record(encoding: Callable[..., Encoding]) -> None:
-    with pytest.raises(DataError) as caught:
-        encoding().sample(talk(user("hi")))
-    assert str(caught.value) == ("file.json, record 'r1': no token would be supervised; it needs an assistant answer")
-
-
-@pytest.mark.parametrize(
-    "turns",
-    [(assistant("yes"),), (user("a"), user("b"), assistant("c")), (Turn("system", ("be safe",)),)],
-)
-def test_turns_that_do_not_alternate_name_the_record(
-    encoding: Callable[..., Encoding], turns: tuple[Turn, ...]
-) -> None:
-    with pytest.raises(DataError, match=r"file.json, record 'r1': turns must alternate user and assistant"):
-        encoding().sample(talk(*turns))
-
-
-def test_a_long_record_is_an_error_or_cut_at_its_end(encoding: Callable[..., Encoding], picture: ImageRef) -> None:
-    record = ask("c?", "red", picture)
-    whole = encoding().sample(record)
-    length = len(whole.input_ids)
-    with pytest.raises(DataError) as caught:
-        encoding(max_length=length - 1).sample(record)
-    assert str(caught.value) == (
-        f"file.json, record 'r1': {length} tokens, more than max_length={length - 1}; raise max_length, "
-        "or set too_long: truncate to cut its last answer"
-    )
-    assert shown(encoding(max_length=length).sample(record)) == shown(whole)
-    cut = encoding(max_length=length - 3, too_long="truncate").sample(record)
-    assert shown(cut) == (whole.input_ids[:-3].tolist(), whole.labels[:-3].tolist())
-    assert cut.supervised == 2
-
-
-def test_truncation_leaves_something_of_the_last_answer_or_is_an_error(
-    encoding: Callable[..., Encoding], picture: ImageRef
-) -> None:
-    record = two_turns(picture)
-    length = len(encoding().sample(record).input_ids)
-    # the record ends with "no", the end-of-turn token and a line break
-    assert encoding(max_length=length - 3, too_long="truncate").sample(record).labels[-1] != -100
-    with pytest.raises(DataError) as caught:
-        encoding(max_length=length - 4, too_long="truncate").sample(record)
-    assert str(caught.value) == (
-        f"file.json, record 'r1': max_length={length - 4} would cut its whole last answer; raise max_length"
-    )
-
-
-def test_truncation_never_cuts_a_picture(encoding: Callable[..., Encoding], picture: ImageRef) -> None:
-    record = ask("c?", "red", picture)
-    for length in (1, 6, 7, 9):  # the picture's four tokens are the 7th to the 10th
-        with pytest.raises(DataError, match=f"record 'r1': max_length={length} would cut a picture; raise max_length"):
-            encoding(max_length=length, too_long="truncate").sample(record)
-
-
-# --- templates that cannot be labelled
-
-
-@pytest.mark.parametrize(
-    ("template", "words"),
-    [
-        ("{% for m in messages %}{{ m['content'][0]['text'] | upper }}</s>{% endfor %}", "rewrites assistant answers"),
-        ("{% for m in messages %}{{ m['content'][0]['text'] }}\n{% endfor %}", "puts no end-of-turn token after"),
-        ("{% for m in messages %}{{ m['content'][0]['text'] * 2 }}</s>{% endfor %}", "repeats or drops"),
-        ("{{ messages[0]['content'][0]['text'] }}</s>", "repeats or drops"),
-    ],
-)
-def test_a_template_whose_answers_cannot_be_found_is_refused(
-    encoding: Callable[..., Encoding], template: str, words: str
-) -> None:
-    made = encoding()
-    made.processor.chat_template = template
-    with pytest.raises(ConfigError, match=words):
-        made.sample(ask("hi", "yes"))
-
-
-def test_a_template_that_drops_pictures_is_refused(encoding: Callable[..., Encoding], picture: ImageRef) -> None:
-    made = encoding()
-    made.processor.chat_template = (
-        "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}</s>{% endfor %}"
-    )
-    with pytest.raises(DataError, match=r"record 'r1': the template shows 0 pictures, the record has 1"):
-        made.sample(ask("hi", "yes", picture))
-
-
-def test_a_template_that_trims_answers_still_labels_them(encoding: Callable[..., Encoding]) -> None:
-    made = encoding()
-    made.processor.chat_template = "{% for m in messages %}{{ m['content'][0]['text'] | trim }}</s>{% endfor %}"
-    assert shown(made.sample(ask("hi", " yes "))) == golden("hi</s>[[yes</s>]]")
-
-
-# --- fingerprint
 
 
 def test_the_fingerprint_changes_with_template_system_prompt_and_picture_fit(tokenizer: Path) -> None:
