@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vlsafe.errors import ConfigError, DataError
+from vlsafe.evaluation.agreement import Agreement, agreements, folder_agreements, human_labels, told
 from vlsafe.evaluation.folder import read_folder, write_metrics
-from vlsafe.evaluation.judges import DEFAULT_JUDGE, JUDGES, judge_named
-from vlsafe.evaluation.records import Item, Metric, Response, write_text
+from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge
+from vlsafe.evaluation.records import Item, Metric, Response, Side, write_text
 from vlsafe.evaluation.scoring import check_errors, score
 
 
@@ -21,30 +23,44 @@ def judge_main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="vlsafe judge",
         description="Give a verdict on each answer in a JSONL file.",
-        epilog="Reads rows with id, question and text; an `error` marks an answer that failed. Writes each row, with "
-        "all its fields, plus label, judge and explanation (fields of these names are replaced).",
+        epilog="Reads rows with id, question and text; an `error` marks an answer that failed, a `side` (harm, benign, "
+        "utility) says what should have happened. Writes each row, with all its fields, plus label, score, judge and "
+        "explanation (fields of these names are replaced).",
         allow_abbrev=False,
     )
     parser.add_argument("responses", type=Path, metavar="RESPONSES.jsonl")
-    parser.add_argument("--judge", default=DEFAULT_JUDGE, help=f"one of {', '.join(JUDGES)} (default: {DEFAULT_JUDGE})")
+    add_judge_options(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSONL file to write")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="JSONL of id and label by people; prints agreement"
+    )
     options = parser.parse_args(argv)
-    judge = judge_named(options.judge)
+    judge = chosen_judge(options)
+    people = human_labels(options.against) if options.against else {}
     if options.out.resolve() == options.responses.resolve():
         raise ConfigError(f"--out is the file that is read, {options.out}; choose another")
     rows = _read_rows(options.responses)
     # Rows are told apart by position: a file may hold an id twice, answered by two models.
     responses = [_response(str(number), row) for number, row in enumerate(rows)]
-    items = {each.id: Item(each.id, "", "", "utility", each.question) for each in responses}
+    items = {
+        each.id: Item(each.id, "", "", row.get("side", "utility"), each.question)
+        for each, row in zip(responses, rows, strict=True)
+    }
     verdicts = list(judge.judge(responses, items))
     judged = [
-        row | {"label": verdict.label, "judge": verdict.judge, "explanation": verdict.explanation}
-        for row, verdict in zip(rows, verdicts, strict=True)
+        row | {"label": each.label, "score": each.score, "judge": each.judge, "explanation": each.explanation}
+        for row, each in zip(rows, verdicts, strict=True)
     ]
     write_text(options.out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in judged))
     for label in sorted({verdict.label for verdict in verdicts}):
         count = sum(verdict.label == label for verdict in verdicts)
         print(f"{label:<14}{count:>8}{100 * count / len(verdicts):>8.1f} %")
+    if judge.told():
+        print(judge.told(), file=sys.stderr)
+    if people:
+        given = {str(row["id"]): verdict.label for row, verdict in zip(rows, verdicts, strict=True)}
+        for agreement in agreements(judge.name, given, "people", people):
+            print(told(agreement))
     check_errors(responses, verdicts)
     return 0
 
@@ -66,6 +82,8 @@ def score_main(argv: list[str]) -> int:
     write_metrics(folder.path, folder.judge, metrics, folder.items, folder.verdicts, folder.benchmarks)
     print(f"judge: {folder.judge}")
     print(metrics_table(metrics))
+    for row in folder_agreements(folder.path):
+        print(told(Agreement(**row)))
     check_errors(folder.responses, folder.verdicts)
     return 0
 
@@ -101,6 +119,8 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         wrong = [name for name in ("id", "question", "text") if not isinstance(row.get(name), str)]
         if isinstance(row.get("id"), int):
             wrong.remove("id")
+        if row.get("side", "utility") not in get_args(Side):
+            wrong.append("side")
         if wrong:
             problems.append(f"{path}, line {number}: {', '.join(wrong)} missing or not text")
         rows.append(row)

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluation.benchmarks import BENCHMARKS
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.judges.base import Judge
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict, read_jsonl, write_text
-from vlsafe.evaluation.scoring import BenchmarkClasses, directions
+from vlsafe.evaluation.scoring import BenchmarkClasses, bounds, directions
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Folder:
 
 
 def verdicts_path(folder: Path, judge: str) -> Path:
-    return folder / f"verdicts.{judge}.jsonl"
+    return folder / f"verdicts.{quote(judge, safe=':@+')}.jsonl"  # a hub name holds a slash
 
 
 def write_manifest(
@@ -60,7 +61,8 @@ def write_metrics(
 ) -> None:
     """``metrics.json``: rates in percent with their directions, and how often each label was given.
 
-    A rate over no known outcome has the value null.
+    A rate over no known outcome has the value null. ``bounds`` say, of the rates of labels, where they would be if no
+    unscored item counted, and if each did.
     """
     scope_of = {item.id: item.scope for item in items}
     labels: dict[str, Counter[str]] = {}
@@ -69,6 +71,7 @@ def write_metrics(
     content = {
         "judge": judge,
         "metrics": {name: metric_row(metric) for name, metric in metrics.items()},
+        "bounds": {name: bounds(each) for name, each in metrics.items() if name.rpartition("/")[2] in Benchmark.better},
         "directions": directions(items, list(metrics), benchmarks),
         "labels": {scope: dict(sorted(counts.items())) for scope, counts in sorted(labels.items())},
     }
@@ -92,7 +95,7 @@ def read_folder(path: Path, judge: str | None = None) -> Folder:
     keys = manifest.get("keys") or _only_keys(rows, path)
     responses = {row.id: row for row in rows if keys.get(row.id) == row.key}
     judge = judge or manifest.get("judge") or _only_judge(path)
-    given = read_jsonl(_required(verdicts_path(path, judge), _judges(path)), Verdict)
+    given = read_jsonl(_required(verdicts_path(path, judge), judges_of(path)), Verdict)
     verdicts = {row.id: row for row in given if keys.get(row.id) == row.key}
     names = {item.benchmark for item in items}
     benchmarks = {name: _benchmark(name, manifest.get("benchmarks", {}).get(name)) for name in sorted(names)}
@@ -128,12 +131,14 @@ def _only_keys(responses: Sequence[Response], path: Path) -> dict[str, str]:
     return keys
 
 
-def _judges(path: Path) -> list[str]:
-    return sorted(file.name.removeprefix("verdicts.").removesuffix(".jsonl") for file in path.glob("verdicts.*.jsonl"))
+def judges_of(path: Path) -> list[str]:
+    """Names of the judges whose verdicts the folder holds."""
+    files = path.glob("verdicts.*.jsonl")
+    return sorted(unquote(file.name.removeprefix("verdicts.").removesuffix(".jsonl")) for file in files)
 
 
 def _only_judge(path: Path) -> str:
-    judges = _judges(path)
+    judges = judges_of(path)
     if len(judges) != 1:
         found = (
             f"verdicts of {', '.join(judges)}; choose one with --judge"

@@ -12,6 +12,7 @@ A report is a dict, and ``report.json`` holds exactly it. Rates are percentages,
     data        {samples, parts: [{name, source, share (0 to 1), samples, supervised_tokens}]}
     phases      [{name, seconds}]
     curves      {"step": [...], "loss": [...], "loss/<source>": [...]}, None where nothing was logged
+    agreement   [{first, second, over, n, n_error, agreed, kappa, low, high}] of two judges, or a judge and people
     examples    [{id, scope, side, question, reference?, "before"?: {text, label}, "after": {text, label}}]
     notes       [str]
 
@@ -46,6 +47,7 @@ _OPTIONAL: dict[str, Any] = {
     "data": {"samples": 0, "parts": []},
     "phases": [],
     "curves": {},
+    "agreement": [],
     "examples": [],
     "notes": [],
 }

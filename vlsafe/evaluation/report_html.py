@@ -26,7 +26,7 @@ _SINGLE_COLUMNS = ("Metric", "0 to 100 %", "Rate, %", "n", "n_error")
 def page(report: dict[str, Any]) -> str:
     """The whole page for a report that :func:`vlsafe.evaluation.report.completed` has checked."""
     style = files("vlsafe.evaluation").joinpath("report.css").read_text(encoding="utf-8")
-    sections = (_results, _tradeoff, _curves, examples_section, _trained, _data, _phases, _environment)
+    sections = (_results, _tradeoff, _curves, _agreement, examples_section, _trained, _data, _phases, _environment)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -151,6 +151,22 @@ def _plane(report: dict[str, Any], harm: words.Mean, other: words.Mean) -> str:
 def _ends(other: words.Mean, before: float | None, after: float) -> tuple[plots.Point, plots.Point | None]:
     start = None if before is None or other.before is None else (other.before, before)
     return (other.after, after), start
+
+
+def _agreement(report: dict[str, Any]) -> str:
+    columns = ("Judges", "Over", "Agree, %", "Cohen's kappa", "n", "n_error")
+    rows = []
+    for each in report["agreement"]:
+        known = each["kappa"] is not None
+        spread = f' <span class="interval">[{each["low"]:.2f}, {each["high"]:.2f}]</span>' if known else ""
+        beyond = f"<b>{each['kappa']:.2f}</b>{spread}" if known else "one label only"
+        pair = f"<code>{safe(each['first'])}</code> and <code>{safe(each['second'])}</code>"
+        agreed = "—" if each["agreed"] is None else words.number(each["agreed"])
+        counts = [words.count(each["n"]), words.count(each["n_error"])]
+        rows.append(markup.row(columns, [pair, safe(each["over"]), agreed, beyond, *counts]))
+    told = markup.legend("Kappa is agreement beyond chance: 1 is perfect, 0 is chance. Brackets: 95 % interval.")
+    table = markup.table("How far the judges agree on the same answers", columns, [markup.body(rows)])
+    return markup.section("Agreement between judges", told + table) if rows else ""
 
 
 def _curves(report: dict[str, Any]) -> str:
