@@ -9,24 +9,28 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils.logging import disable_progress_bar
 
+from vlsafe.checkpointing import AtomicCheckpointIO
 from vlsafe.cli_errors import readable, told_by_us
 from vlsafe.data.datamodule import ConversationData
 from vlsafe.errors import ConfigError, together
 from vlsafe.fetch.paths import use_cache
 from vlsafe.interpolation import register
 from vlsafe.models.module import SafetyFineTuning
+from vlsafe.resuming import CheckpointPlan, RunIdentity, checkpoint_to_resume
 from vlsafe.run import EvaluationPlan, RunRecorder
 from vlsafe.run_metrics import set_metrics_aside
+from vlsafe.strategies import STRATEGIES
 
 _SECRET = re.compile(r"(token|secret|password|api_?key)$", re.IGNORECASE)
 
@@ -37,7 +41,7 @@ _PARSER: dict[str, Any] = {
     "exit_on_error": False,
     "prog": "vlsafe",
 }
-_OF_THE_CALL = ("ckpt_path", "weights_only", "verbose", "return_predictions")
+_OF_THE_CALL = ("ckpt_path", "resume", "resume_changed", "weights_only", "verbose", "return_predictions")
 """Options of one call of a verb, no part of what defines the run."""
 _READS_WRITES = {
     "fit": "Reads a config (--config, several are laid over each other). Writes the run directory: config.yaml, "
@@ -73,6 +77,16 @@ class VlsafeCLI(LightningCLI):
             "--cache_dir", type=str | None, default=None, help="where `fetch` put what `cache:` paths name"
         )
         parser.add_class_arguments(EvaluationPlan, "evaluation")
+        parser.add_class_arguments(CheckpointPlan, "checkpoints")
+        parser.add_argument(
+            "--resume",
+            type=Literal["auto"] | None,
+            default=None,
+            help="of `fit`: auto goes on from the newest whole checkpoint of run_dir, or starts where there is none",
+        )
+        parser.add_argument(
+            "--resume_changed", type=bool, default=False, help="go on although config or data differ, saying which"
+        )
 
     def before_instantiate_classes(self) -> None:
         config = self.config.get(str(self.subcommand), self.config)
@@ -80,6 +94,11 @@ class VlsafeCLI(LightningCLI):
         refuse_none_strings(config)
         if self.subcommand is not None and config.weights_only is None:
             config.weights_only = True  # no pickled code from a checkpoint, unless the user asks for it
+        if self.subcommand == "fit" and config.resume == "auto":
+            if config.ckpt_path:
+                raise ConfigError("--resume auto finds the checkpoint itself; leave --ckpt_path out, or --resume")
+            found = checkpoint_to_resume(Path(config.run_dir) / "checkpoints")
+            config.ckpt_path = None if found is None else str(found)
 
     def instantiate_classes(self) -> None:
         """Build trainer, model and data. Where one is wrong, the others are built too, so that all is told at once."""
@@ -105,12 +124,18 @@ class VlsafeCLI(LightningCLI):
         run_dir = Path(self._get(self.config_init, "run_dir"))
         mine = list(config.get("callbacks") or [])
         if not any(isinstance(callback, ModelCheckpoint) for callback in mine):
-            mine.append(ModelCheckpoint(run_dir / "checkpoints", filename="{step}", every_n_train_steps=50))
+            mine.append(self._get(self.config_init, "checkpoints").callback(run_dir / "checkpoints"))
         if config.get("enable_progress_bar") is not False and not any(isinstance(c, ProgressBar) for c in mine):
             mine.append(RichProgressBar())
+        resumed = self._get(self.config_init, "ckpt_path")
+        mine.append(
+            RunIdentity(
+                self._flat_config(), Path(resumed) if resumed else None, self._get(self.config_init, "resume_changed")
+            )
+        )
         mine.append(RunRecorder(run_dir, self._get(self.config_init, "evaluation")))
-        if self._get(self.config_init, "ckpt_path"):
-            set_metrics_aside(run_dir)
+        if resumed:
+            rank_zero_only(set_metrics_aside)(run_dir)
         # metrics.csv is always written: the report's curves come from it
         loggers = config.get("logger") or []
         loggers = [] if loggers is True else loggers if isinstance(loggers, list) else [loggers]
@@ -119,10 +144,22 @@ class VlsafeCLI(LightningCLI):
             "callbacks": mine,
             "logger": [csv, *loggers],
             "default_root_dir": str(run_dir),
+            "plugins": [AtomicCheckpointIO(), *(config.get("plugins") or [])],
+            "strategy": self._strategy(config),
             "enable_model_summary": False,  # the component table says more
             "use_distributed_sampler": False,  # the Mixture already gives each rank its own samples
         }
         return super()._instantiate_trainer(config, callbacks)
+
+    def _strategy(self, config: dict[str, Any]) -> Any:
+        """Our strategies by name; any other is left to Lightning."""
+        name = config["strategy"]
+        return STRATEGIES[name]() if isinstance(name, str) and name in STRATEGIES else name
+
+    def _flat_config(self) -> dict[str, Any]:
+        """Dotted key -> value of the run's config, without secrets."""
+        config = without_secrets(self.config.get(str(self.subcommand), self.config))
+        return dict(config.items(branches=False))
 
 
 def refuse_none_strings(config: Namespace) -> None:

@@ -189,3 +189,8 @@ class FSDP2(ModelParallelStrategy):
         states = mapped({"optimizer_states": list(checkpoint["optimizer_states"])}, placed)["optimizer_states"]
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
+
+
+def hsdp() -> FSDP2:
+    """A copy on each node, sharded inside it: between nodes pass only gradients."""
+    return FSDP2(replicas="nodes")
