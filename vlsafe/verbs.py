@@ -42,6 +42,11 @@ VERBS: dict[str, Verb] = {
         "source -> VLGuard folder",
         "vlsafe.data_commands:main",
     ),
+    "plan": Verb(
+        "what a run will need: memory, time, disk, and the least sharding that fits",
+        "config -> table, batch file",
+        "vlsafe.planning.command:main",
+    ),
     "fit": Verb(
         "fine-tune, with an evaluation before and after, and report",
         "config -> run directory",
@@ -74,6 +79,16 @@ VERBS: dict[str, Verb] = {
         "turn verdicts into metrics with intervals",
         "evaluation directory -> metrics.json",
         "vlsafe.evaluation.commands:score_main",
+    ),
+    "sweep": Verb(
+        "run the trials of a W&B sweep file without a server",
+        "sweep file -> study directory",
+        "vlsafe.studies.sweep_command:main",
+    ),
+    "study": Verb(
+        "compare runs: what was forgotten, and the trade-off in one page",
+        "run directories -> HTML",
+        "vlsafe.studies.study_command:main",
     ),
     "export": Verb(
         "write a checkpoint as a Hugging Face directory",

@@ -1,0 +1,130 @@
+"""A run's model as the planner sees it: counted by component, and traced."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from vlsafe.models.adaptation import Plan, adapted_by, original_name, planned, set_modes
+from vlsafe.models.module import SafetyFineTuning
+from vlsafe.models.summary import summary
+from vlsafe.objectives.sft import SFT
+from vlsafe.planning.skeleton import skeleton
+from vlsafe.planning.trace import Traced, trace, without_storage
+from vlsafe.planning.workload import Load, Workload
+
+_TRUE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+_MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+BYTES_IN_4_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""A weight in NormalFloat4 with doubly quantised constants: one byte a block of 64, four a block of those (Dettmers et
+al. 2023, arXiv 2305.14314, section 3)."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What does not depend on the batch, of the whole model; bytes, and numbers of parameters.
+
+    ``block``, ``root``: of the largest layer of a stack, and of what stands in no stack, in the precision of products;
+    ``block_gradients``: gradients of that layer. ``adamw``: its two moments. ``exported``: all weights, adapters merged.
+    """
+
+    rows: list[dict[str, Any]]
+    parameters: int
+    trainable: int
+    weights: int
+    trainable_weights: int
+    gradients: int
+    adamw: int
+    block: int
+    root: int
+    block_gradients: int
+    exported: int
+
+
+class Shape:
+    """Model and adapters of one run, without storage.
+
+    Args:
+        module: as the config builds it; nothing of it is changed.
+        precision: the Trainer's, ``bf16-true`` and so on.
+        sharded: as FSDP2 computes: weights are kept in their precision and gathered in that of the products, so there is
+            no second copy of them as autocast makes.
+    """
+
+    def __init__(self, module: SafetyFineTuning, precision: str, sharded: bool = False) -> None:
+        self.module = module
+        self.autocast = None if sharded else _MIXED.get(precision)
+        model = skeleton(module.backbone)
+        model.config.use_cache = False
+        self.plan: Plan = planned(model, module.backbone, module.components.unquantised())
+        with torch.device("meta"):
+            tuned = adapted_by(self.plan, model)
+        if precision in _TRUE:
+            tuned = tuned.to(_TRUE[precision])
+        self.sizes = _sizes(tuned, self.plan, module, _MIXED.get(precision))
+        if sharded and precision in _MIXED:
+            tuned = tuned.to(_MIXED[precision])
+        self._mode = without_storage(tuned)
+        self._plain = tuned.get_base_model() if isinstance(tuned, PeftModel) else tuned
+        tuned.train()
+        set_modes(self.plan, self._plain)
+
+    def traced(self, workload: Workload, load: Load, checkpointing: bool) -> Traced:
+        """One micro-batch, with activations kept or computed again."""
+        objective = self.module.objective
+        every = isinstance(objective, SFT) and objective.logits == "all"
+        with self._mode:
+            if checkpointing:
+                self._plain.gradient_checkpointing_enable()
+                self._plain.enable_input_require_grads()
+            try:
+                return trace(self._plain, self.module.backbone, workload.sight, load, self.autocast, every)
+            finally:
+                if checkpointing:
+                    self._plain.gradient_checkpointing_disable()
+                    self._plain.disable_input_require_grads()
+
+
+def _sizes(tuned: nn.Module, plan: Plan, module: SafetyFineTuning, products: torch.dtype | None) -> Sizes:
+    packed = {f"{path}.weight" for path in plan.packed}
+    weights = trainable_weights = trainable = 0
+    for name, parameter in tuned.named_parameters():
+        size = parameter.numel() * parameter.element_size()
+        if original_name(name) in packed:
+            size = round(parameter.numel() * BYTES_IN_4_BITS)
+        weights += size
+        if parameter.requires_grad:
+            trainable += parameter.numel()
+            trainable_weights += size
+    weights += sum(buffer.numel() * buffer.element_size() for buffer in tuned.buffers())
+    layers = [layer for stack in tuned.modules() if isinstance(stack, nn.ModuleList) for layer in stack]
+    largest = max(layers, key=lambda layer: _bytes(layer, products), default=None)
+    block = 0 if largest is None else _bytes(largest, products)
+    stacked = {id(parameter) for layer in layers for parameter in layer.parameters()}
+    root = sum(_of(p, products) for p in tuned.parameters() if id(p) not in stacked)
+    rows = summary(tuned, plan, module.components)
+    return Sizes(
+        rows=rows,
+        parameters=sum(row["parameters"] for row in rows),
+        trainable=trainable,
+        weights=weights,
+        trainable_weights=trainable_weights,
+        gradients=trainable_weights,
+        adamw=2 * trainable_weights,
+        block=block,
+        root=root,
+        block_gradients=0 if largest is None else sum(_of(p, None) for p in largest.parameters() if p.requires_grad),
+        exported=sum(row["parameters"] for row in rows) * getattr(torch, module.backbone.dtype).itemsize,
+    )
+
+
+def _bytes(layer: nn.Module, products: torch.dtype | None) -> int:
+    return sum(_of(parameter, products) for parameter in layer.parameters())
+
+
+def _of(parameter: nn.Parameter, products: torch.dtype | None) -> int:
+    return parameter.numel() * (parameter.element_size() if products is None else products.itemsize)
