@@ -15,6 +15,7 @@ from vlsafe.data.chat import TEMPLATES
 from vlsafe.errors import ConfigError
 from vlsafe.evaluation.benchmarks import BENCHMARKS
 from vlsafe.evaluation.benchmarks.base import Benchmark
+from vlsafe.evaluation.benchmarks.table import TableBenchmark, declared_table
 from vlsafe.evaluation.folder import metric_row, read_folder
 from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.report import examples, terminal_table, write_report
@@ -75,12 +76,13 @@ def report(folder: Path, title: str) -> None:
 
 
 def benchmark(spec: str, data: str | None, limit: int | None) -> Benchmark:
-    """``NAME=PATH``, or ``NAME`` with its data at ``DATA/NAME``."""
+    """``NAME=PATH``, or ``NAME`` with its data at ``DATA/NAME``. The path of a ``table`` is its declaration in YAML."""
     name, _, path = spec.partition("=")
     kind = BENCHMARKS[name]
     if not path and data is None:
         raise ConfigError(f"benchmark {name!r}: say where its data is, --benchmarks {name}=PATH or --data DIR")
-    made: Benchmark = kind(path=path or str(Path(data or "") / name), limit=limit)
+    place = path or str(Path(data or "") / name)
+    made: Benchmark = declared_table(place, limit) if kind is TableBenchmark else kind(path=place, limit=limit)
     return made
 
 

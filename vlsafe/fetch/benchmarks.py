@@ -69,6 +69,13 @@ _SAFETY = (
         ),
     ),
     _url(
+        "freefont",
+        "https://www.gnu.org/software/freefont/",
+        "GPL-3.0-or-later with font exception",
+        "FreeMono Bold, with which FigStep's pictures are drawn",
+        Part("https://ftp.gnu.org/gnu/freefont/freefont-ttf-20120503.zip", "", unpack=True),
+    ),
+    _url(
         "harmbench",
         "https://github.com/centerforaisafety/HarmBench",
         "MIT",

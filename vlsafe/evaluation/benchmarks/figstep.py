@@ -103,12 +103,13 @@ def lines_of(instruction: str) -> list[str]:
 def draw(instruction: str, font: str = FONT) -> Image.Image:
     """RGB, 760 x 760, black on white. Raises DataError when the font is missing."""
     try:
-        face = ImageFont.truetype(font, _POINTS)
+        face = ImageFont.truetype(resolved(font), _POINTS)
     except OSError as error:
         raise DataError(
             f"FigStep's pictures need the font FreeMono Bold, and {font} cannot be opened ({error}); install GNU "
-            "FreeFont (Debian: fonts-freefont-ttf), or fetch the pictures and name them: `python -m vlsafe fetch "
-            "figstep`, pictures: cache:figstep/images"
+            "FreeFont (Debian: fonts-freefont-ttf); or run `python -m vlsafe fetch freefont` and give "
+            "font: cache:freefont/freefont-20120503/FreeMonoBold.ttf; or fetch the pictures themselves, `python -m "
+            "vlsafe fetch figstep`, and give pictures: cache:figstep/images"
         ) from error
     image = Image.new("RGB", _SIZE, "white")
     ImageDraw.Draw(image).text(_ORIGIN, "\n".join(lines_of(instruction)), "black", face, spacing=_SPACING)

@@ -1,0 +1,99 @@
+"""Win rates: both orders, ties, failures, empty rivals, and nothing asked twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from answering import FAILED, answered
+
+from vlsafe.errors import DataError, VlsafeError
+from vlsafe.evaluation.pairs import Pair, Preference, Winner, compare_pairs, pairs_of, win_rate
+from vlsafe.evaluation.records import Item
+
+Rule = Callable[[Pair], Winner]
+
+
+class FakePairJudge:
+    name = "fake"
+
+    def __init__(self, rule: Rule, version: str = "1") -> None:
+        self.rule = rule
+        self.version = version
+        self.asked: list[str] = []
+
+    def prefer(self, pairs: Sequence[Pair]) -> Iterator[Preference]:
+        for pair in pairs:
+            self.asked.append(pair.id)
+            yield Preference(pair.id, self.rule(pair))
+
+
+def longer(pair: Pair) -> Winner:
+    if len(pair.first) == len(pair.second):
+        return "tie"
+    return "first" if len(pair.first) > len(pair.second) else "second"
+
+
+def items(*rivals: str) -> list[Item]:
+    return [Item(f"i{n}", "b", "", "utility", "q?", meta={"rival": rival}) for n, rival in enumerate(rivals)]
+
+
+def judged(rule: Rule, texts: dict[str, str], rivals: list[str], path: Path) -> tuple[float, int, int, int, int]:
+    asked = items(*rivals)
+    responses, _ = answered(asked, texts)
+    result = win_rate(asked, compare_pairs(asked, responses, FakePairJudge(rule), path))
+    return result.win_rate.value, result.win_rate.n, result.win_rate.n_error, result.excluded, result.swayed
+
+
+def test_wins_losses_and_ties(tmp_path: Path) -> None:
+    texts = {"i0": "long answer", "i1": "x", "i2": "same"}
+    assert judged(longer, texts, ["short", "longer", "same"], tmp_path / "p") == (50, 3, 0, 0, 0)
+    assert judged(longer, {"i0": "long answer"}, ["short"], tmp_path / "q") == (100, 1, 0, 0, 0)
+
+
+@pytest.mark.parametrize("winner", ["first", "second"])
+def test_a_judge_that_only_looks_at_the_position_gives_one_half(winner: Winner, tmp_path: Path) -> None:
+    texts = {f"i{n}": "own" for n in range(5)}
+    assert judged(lambda pair: winner, texts, ["rival"] * 5, tmp_path / "p") == (50, 5, 0, 0, 5)
+
+
+def test_empty_rivals_are_left_out_and_failures_are_errors_not_losses(tmp_path: Path) -> None:
+    texts = {"i0": "long answer", "i1": "anything", "i2": FAILED, "i3": "long answer"}
+
+    def rule(pair: Pair) -> Winner:
+        return "error" if pair.id == "i3#own-second" else longer(pair)
+
+    assert judged(rule, texts, ["a", " ", "b", "c"], tmp_path / "p") == (100, 1, 2, 1, 0)
+
+
+def test_only_what_is_missing_or_failed_is_asked_again(tmp_path: Path) -> None:
+    asked, path = items("a", "b"), tmp_path / "preferences.jsonl"
+    responses, _ = answered(asked, {"i0": "own 0", "i1": "own 1"})
+    failing = FakePairJudge(lambda pair: "error" if pair.id.startswith("i1") else "first")
+    compare_pairs(asked, responses, failing, path)
+    again = FakePairJudge(longer)
+    compare_pairs(asked, responses, again, path)
+    assert again.asked == ["i1#own-first", "i1#own-second"]
+    newer = FakePairJudge(longer, version="2")
+    compare_pairs(asked, responses, newer, path)
+    assert len(newer.asked) == 4
+    changed, _ = answered(asked, {"i0": "another text", "i1": "own 1"})
+    other = FakePairJudge(longer, version="2")
+    compare_pairs(asked, changed, other, path)
+    assert other.asked == ["i0#own-first", "i0#own-second"]
+
+
+def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no item has a rival's answer"):
+        pairs_of([Item("i", "b", "", "utility", "q")], {})
+    with pytest.raises(DataError, match="item 'i0' has no response"):
+        pairs_of(items("a"), {})
+
+    class Silent(FakePairJudge):
+        def prefer(self, pairs: Sequence[Pair]) -> Iterator[Preference]:
+            return iter(())
+
+    responses, _ = answered(items("a"), {"i0": "x"})
+    with pytest.raises(VlsafeError, match="did not answer each of 2 pairs"):
+        compare_pairs(items("a"), responses, Silent(longer), tmp_path / "p")
