@@ -53,5 +53,5 @@ $(VENV)/.quickstart: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.torch pyproject.toml
-	$(PIP) -e '.[small,test]'
+	$(PIP) -e '.[small,sweep,test]'
 	@touch $@

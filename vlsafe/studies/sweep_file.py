@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -46,7 +46,7 @@ class SweepFile:
     path: Path
     method: str
     metric: str
-    goal: str
+    goal: Literal["minimize", "maximize"]
     command: tuple[str, ...]
     parameters: dict[str, Parameter]
     early: dict[str, int] | None
