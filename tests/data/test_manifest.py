@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import alpaca_file, ask, draw, llava_file
+from tiny import VISION, alpaca_file, ask, draw, language_model, llava_file, save_tokenizer
 
 from vlsafe import ConversationData, Part
+from vlsafe.__main__ import main
+from vlsafe.cli import built
 from vlsafe.data.manifest import content_hash, describe
 from vlsafe.errors import ConfigError, DataError
 
@@ -54,7 +56,7 @@ def test_it_lists_what_may_be_drawn(folder: Path) -> None:
     drawn = {identity for name, identity in order(made) if name == "pictures"}
     assert set(manifest["parts"]["pictures"]["records"]) == drawn
     assert manifest["parts"]["pictures"]["count"] == 6 and "share" not in manifest["parts"]["pictures"]
-    assert manifest["parts"]["text"]["licence"].startswith("not known")
+    assert manifest["parts"]["text"]["licence"].startswith("not stated")
     for name, identity in order(made):
         record = next(each for each in made.sources[name] if each.id == identity)
         assert manifest["parts"][name]["records"][identity] == content_hash(record)
@@ -140,3 +142,49 @@ def test_the_hash_is_of_words_and_pictures_not_of_names(tmp_path: Path) -> None:
     assert hashes[0] == hashes[1] != hashes[2]
     assert content_hash(ask("q", "a")) not in hashes
     assert content_hash(ask("q", "b")) != content_hash(ask("q", "a"))
+
+
+def test_the_command_writes_what_fit_replays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With shares of tokens, for which it needs the model's tokenizer and no weights."""
+    backbone = {
+        "vision_encoder": "clip",
+        "language_model": language_model(save_tokenizer(folder / "tokenizer")),
+        "vision_weights": VISION["clip"],
+    }
+    parts = {
+        "text": {"source": f"alpaca:{folder / 'text.json'}", "share": 0.5},
+        "pictures": {"source": f"llava:{folder / 'pictures.json'}", "share": 0.5},
+    }
+    told = {
+        "model": {
+            "class_path": "vlsafe.SafetyFineTuning",
+            "init_args": {
+                "backbone": {"class_path": "vlsafe.ComposedVLLM", "init_args": backbone},
+                "components": {"projector": {"train": "full", "learning_rate": 1e-3}},
+            },
+        },
+        "data": {
+            "class_path": "vlsafe.ConversationData",
+            "init_args": {"parts": parts, "samples": 40, "share_of": "tokens"},
+        },
+        "trainer": {"accelerator": "cpu", "devices": 1, "enable_progress_bar": False},
+    }
+    config = folder / "config.yaml"
+    config.write_text(json.dumps(told))
+    asked = ["--config", str(config), f"--run_dir={folder / 'run'}"]
+    assert main(["data", "manifest", *asked, "--out", str(folder / "out" / "manifest.json")]) == 0
+    assert "12 records" in capsys.readouterr().out
+    manifest = folder / "out" / "manifest.json"
+    weights = {name: part["weight"] for name, part in json.loads(manifest.read_text())["parts"].items()}
+    assert weights["text"] != weights["pictures"], "answers differ in length, so samples differ in number"
+    runs = [built(asked), built([*asked, f"--data.init_args.manifest={manifest}"])]
+    opened = [run.datamodule.open(run.model.backbone) for run in runs]
+    drawn = [
+        [(name, run.datamodule.sources[name][record].id) for name, record in map(mixture.at, range(80))]
+        for run, mixture in zip(runs, opened, strict=True)
+    ]
+    assert drawn[0] == drawn[1]
+    draw(folder / "pictures", "0.png", "purple")
+    changed = built([*asked, f"--data.init_args.manifest={manifest}"])
+    with pytest.raises(DataError, match="part 'pictures', record 'p0'"):
+        changed.datamodule.open(changed.model.backbone)

@@ -27,7 +27,8 @@ from vlsafe.data.mixture import Mixture, Part
 from vlsafe.data.selection import SelectedSource
 from vlsafe.data.sources import Source, parse_spec
 from vlsafe.errors import ConfigError, DataError
-from vlsafe.fetch.catalogue import CATALOGUE
+from vlsafe.fetch.paths import resolved
+from vlsafe.licences import licence_of
 
 FORMAT = 1
 RULE = (
@@ -166,8 +167,4 @@ def _choice(part: Part) -> dict[str, Any]:
 
 
 def _licence(source: str | dict) -> str:
-    path = str((parse_spec(source) if isinstance(source, str) else source)["path"])
-    name = path.removeprefix("cache:").partition("/")[0]
-    if path.startswith("cache:"):
-        return CATALOGUE[name].licence
-    return "not known: the files did not come by `vlsafe fetch`; see where they came from"
+    return licence_of(resolved(str((parse_spec(source) if isinstance(source, str) else source)["path"])))
