@@ -146,6 +146,7 @@ def test_a_yaml_declares_one(tmp_path: Path) -> None:
         "name: mine\npath: t.csv\ncolumns: {question: ask, id: n, side: kind}\nsides: {bad: harm, good: benign}\n"
     )
     assert [item.id for item in declared_table(declared).items()] == ["mine/bad/1", "mine/good/2"]
-    declared.write_text("name: mine\npath: t.csv\ncolums: {question: ask}\n")
-    with pytest.raises(ConfigError, match="not the declaration of a table"):
-        declared_table(declared)
+    for broken in ("name: mine\npath: t.csv\ncolums: {question: ask}\n", "a: [1", "- 1", ""):
+        declared.write_text(broken)
+        with pytest.raises(ConfigError, match=r"mine\.yaml: not the declaration of a table"):
+            declared_table(declared)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from vlsafe.conversation import ImageRef
 from vlsafe.errors import ConfigError, DataError
@@ -156,12 +156,14 @@ def declared_table(file: str | Path, limit: int | None = None) -> TableBenchmark
     relative to it. Raises ConfigError naming what is unknown or missing."""
     file = Path(file)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
         arguments = {**content, "columns": Columns(**content["columns"])}
         if not str(arguments["path"]).startswith("cache:"):
             arguments["path"] = file.parent / arguments["path"]
         return TableBenchmark(**arguments | ({} if limit is None else {"limit": limit}))
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # OmegaConf passes on whatever its YAML reader raises
         raise ConfigError(f"{file}: not the declaration of a table ({error}); see docs/benchmarks.md") from error
 
 
