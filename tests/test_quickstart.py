@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "experiments" / "quickstart.yaml"
-HARM = ["drawn[unsafe]/asr", "drawn[safe_unsafe]/asr", "text_harm/asr"]
+HARM = ["drawn[unsafe]/asr", "drawn[safe_unsafe]/asr", "text_harm[image=none]/asr", "trick[unsafe]/asr"]
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
