@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
@@ -19,18 +17,19 @@ from rich.console import Console
 from vlsafe.answering import Decoding
 from vlsafe.data.datamodule import ConversationData
 from vlsafe.environment import describe
-from vlsafe.errors import ConfigError
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.report import terminal_table, write_report
 from vlsafe.evaluation.scoring import check_sides
 from vlsafe.evaluation.stages import evaluate
 from vlsafe.model_card import model_card, rewrite_cards
+from vlsafe.models.consolidation import consolidated
 from vlsafe.models.export import export_adapter, export_model
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.responder import ModelResponder
 from vlsafe.run_metrics import put_metrics_back
 from vlsafe.run_report import final_values, gathered
+from vlsafe.stopping import StopSignals
 
 
 class EvaluationPlan:
@@ -76,8 +75,8 @@ class RunRecorder(Checkpoint):
         self.directory = directory
         self.plan = plan
         self.phases: dict[str, float] = {}
-        self._interrupted = False
-        self._previous_handler: Any = None
+        self._stop = StopSignals()
+        self._stopped = False
         self._train_began = 0.0
 
     # --- phases ---------------------------------------------------------------------------------------------------
@@ -99,41 +98,49 @@ class RunRecorder(Checkpoint):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
         before = self.directory / "evaluation" / "before"
-        if trainer.ckpt_path is None and self.plan.benchmarks and trainer.is_global_zero:
-            with self.phase("evaluate before"), pl_module.before_tuning():
-                self.plan.run(pl_module, before)
+        if trainer.ckpt_path is None and self.plan.benchmarks:
+            whole = consolidated(pl_module)
+            if trainer.is_global_zero:
+                with self.phase("evaluate before"), whole.before_tuning():
+                    self.plan.run(whole, before)
         trainer.strategy.barrier()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._train_began = time.perf_counter()
-        self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+        self._stop.begin()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
-        signal.signal(signal.SIGINT, self._previous_handler)
+        self._stop.end()
         self.phases["train"] = time.perf_counter() - self._train_began
-        if self._interrupted:
+        if self._stopped:
             config, checkpoint = self.directory / "config.yaml", self.directory / "checkpoints" / "interrupted.ckpt"
-            raise Interrupted(
+            raise self._stop.error(
                 f"stopped at step {trainer.global_step}. Go on with:\n"
                 f"  python -m vlsafe fit --config {config} --ckpt_path {checkpoint}"
             )
-        if trainer.fast_dev_run or not trainer.is_global_zero:
+        if trainer.fast_dev_run:
             return
+        trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt", weights_only=False)
+        whole = consolidated(pl_module)
+        if trainer.is_global_zero:
+            self._finish(trainer, pl_module, whole)
+
+    def _finish(self, trainer: L.Trainer, pl_module: SafetyFineTuning, whole: SafetyFineTuning) -> None:
+        """Export, evaluate and report what was trained, on the first process."""
         if trainer.progress_bar_callback is not None:  # its live display would hide the next one
             trainer.progress_bar_callback.teardown(trainer, pl_module, "fit")
         for logger in trainer.loggers:
             logger.save()
         put_metrics_back(self.directory)
-        trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt", weights_only=False)
         with self.phase("export"):
             data = trainer.datamodule
-            adapter_card = model_card(self.directory, pl_module, data, adapter=True)
-            export_adapter(pl_module, self.directory / "adapter", adapter_card)
-            export_model(pl_module, self.directory / "model", model_card(self.directory, pl_module, data))
+            adapter_card = model_card(self.directory, whole, data, adapter=True)
+            export_adapter(whole, self.directory / "adapter", adapter_card)
+            export_model(whole, self.directory / "model", model_card(self.directory, whole, data))
         if self.plan.benchmarks:
             with self.phase("evaluate after"):
-                self.plan.run(pl_module, self.directory / "evaluation" / "after")
-            self._report(trainer, trainer.datamodule, pl_module)
+                self.plan.run(whole, self.directory / "evaluation" / "after")
+            self._report(trainer, trainer.datamodule, whole)
 
     def _report(self, trainer: L.Trainer, data: ConversationData, module: SafetyFineTuning) -> None:
         report = gathered(self.directory, data, module, self.phases)
@@ -148,9 +155,12 @@ class RunRecorder(Checkpoint):
     # --- test and predict -------------------------------------------------------------------------------------------
 
     def on_test_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
-        if self.plan.benchmarks and trainer.is_global_zero:
+        if not self.plan.benchmarks:
+            return
+        whole = consolidated(pl_module)
+        if trainer.is_global_zero:
             with self.phase("evaluate"):
-                self.plan.run(pl_module, self.directory / "evaluation" / "test")
+                self.plan.run(whole, self.directory / "evaluation" / "test")
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         (self.directory / "predictions.jsonl").unlink(missing_ok=True)
@@ -162,24 +172,12 @@ class RunRecorder(Checkpoint):
             for identity, text in zip(batch.ids, outputs, strict=True):
                 file.write(json.dumps({"id": identity, "text": text}, ensure_ascii=False) + "\n")
 
-    # --- Ctrl-C -------------------------------------------------------------------------------------------------------
-
-    def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
-        """First Ctrl-C: finish the optimizer step, then save. Second: stop at once."""
-        if self._interrupted:
-            signal.signal(signal.SIGINT, self._previous_handler)
-            raise KeyboardInterrupt
-        self._interrupted = True
-        print("\nstopping after this step; press Ctrl-C again to stop at once", flush=True)
+    # --- stopping when asked ------------------------------------------------------------------------------------------
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if self._interrupted and not trainer.fit_loop._should_accumulate():
-            path = self.directory / "checkpoints" / "interrupted.ckpt"
-            trainer.save_checkpoint(path, weights_only=False)
-            trainer.should_stop = True  # this step is still logged; on_train_end says how to go on
+        if not trainer.fit_loop._should_accumulate() and self._stop.agreed(trainer):
+            trainer.save_checkpoint(self.directory / "checkpoints" / "interrupted.ckpt", weights_only=False)
+            self._stopped = trainer.should_stop = True  # this step is still logged; on_train_end says how to go on
 
-
-class Interrupted(ConfigError):
-    """The user stopped the run; the message says how to go on."""
-
-    exit_status = 130
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._stop.end()

@@ -13,7 +13,7 @@ import lightning as L
 from torch.utils.data import DataLoader, Dataset
 
 from vlsafe.data.collate import Batch, Collate
-from vlsafe.data.encoding import Encoded, Encoding
+from vlsafe.data.encoding import IGNORE, Encoded, Encoding
 from vlsafe.data.loader import MixtureDataset, MixtureLoader, StepSampler
 from vlsafe.data.manifest import replay
 from vlsafe.data.mixture import Mixture, Part, check_parts
@@ -174,7 +174,9 @@ class ConversationData(L.LightningDataModule):
     def _ordered(self, records: _Records, side: Literal["left", "right"]) -> DataLoader:
         collate = Collate(records.encoding.tokenizer.pad_token_id, side)
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        mine = range(rank, len(records), world)
+        # Ranks that share a model must take as many steps as each other; a prompt is answered once.
+        end = len(records) if records.prompt else -(-len(records) // world) * world
+        mine = range(rank, end, world)
         return DataLoader(records, batch_size=self.batch_size, sampler=mine, collate_fn=collate, **self._loading())
 
     def _steps(self) -> StepSampler:
@@ -199,7 +201,7 @@ class _Records(Dataset[Encoded]):
 
     def __init__(self, sources: Mapping[str, Source], encoding: Encoding, limit: int | None, prompt: bool) -> None:
         self.encoding = encoding
-        self._prompt = prompt
+        self.prompt = prompt
         self._sources = sources
         self._rows = [(n, i) for n, source in sources.items() for i in range(len(source))[:limit]]
 
@@ -207,13 +209,16 @@ class _Records(Dataset[Encoded]):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Encoded:
-        name, record = self._rows[index]
+        """One past the end begins again, with nothing that counts."""
+        name, record = self._rows[index % len(self._rows)]
         conversation = self._sources[name][record]
-        if self._prompt:
+        if self.prompt:
             turns = conversation.turns[:-1] if conversation.turns[-1].role == "assistant" else conversation.turns
             encoded = self.encoding.prompt(type(conversation)(conversation.id, name, turns, conversation.tags))
         else:
             encoded = self.encoding.sample(conversation)
+        if index >= len(self._rows):
+            encoded.labels = encoded.labels.new_full(encoded.labels.shape, IGNORE)
         encoded.source = name
         return encoded
 

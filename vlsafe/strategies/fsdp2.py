@@ -61,10 +61,10 @@ class FSDP2(ModelParallelStrategy):
         super().__init__(save_distributed_checkpoint=sharded_checkpoints, timeout=timedelta(minutes=timeout))
         self.replicas = replicas
         self.compute = compute
-        self.checkpoint_io = AtomicCheckpointIO()
         if cluster_environment is not None:
             self.cluster_environment = cluster_environment
         self._cut_over: DeviceMesh | None = None
+        self._files = AtomicCheckpointIO()
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class FSDP2(ModelParallelStrategy):
         path = Path(self.broadcast(str(filepath)))
         if not self._save_distributed_checkpoint:
             if self.is_global_zero:
-                self.checkpoint_io.save_checkpoint(checkpoint, path)
+                self._files.save_checkpoint(checkpoint, path)
             return
         if self.is_global_zero:
             with appearing(path) as partial:
@@ -152,11 +152,15 @@ class FSDP2(ModelParallelStrategy):
             sums[REST] = checksum(folder / REST)
             (folder / CHECKSUMS).write_text(json.dumps(sums, indent=2), encoding="utf-8")
 
+    def remove_checkpoint(self, filepath: Any) -> None:
+        if self.is_global_zero:
+            self._files.remove_checkpoint(filepath)
+
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Of a folder, this process reads its own rows; a file is mapped, and cut when it is filled in."""
         path = Path(self.broadcast(str(checkpoint_path)))
         if not path.is_dir():
-            return self.checkpoint_io.load_checkpoint(path, weights_only=weights_only)
+            return self._files.load_checkpoint(path, weights_only=weights_only)
         if self.is_global_zero:
             require_whole(path)
         self.barrier()

@@ -1,0 +1,99 @@
+"""One short training run under any strategy, and what it leaves to be compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from fitting import FROZEN, FULL, LORA, POSTHOC, data, trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+
+from vlsafe import PretrainedVLLM, SafetyFineTuning
+from vlsafe.checkpointing import AtomicCheckpointIO
+from vlsafe.models.backbones.base import Backbone
+from vlsafe.models.components import Components
+from vlsafe.models.consolidation import consolidated
+from vlsafe.models.export import export_model
+from vlsafe.strategies.fsdp2 import FSDP2
+
+STEPS = 5
+CLIP = 0.25
+TABLES = {"full": Components(FULL, FULL, FULL), "lora": Components(FROZEN, FROZEN, LORA), "mixed": POSTHOC}
+
+
+class SeededCheckpoint(PretrainedVLLM):
+    """A checkpoint whose adapters begin the same wherever they are made."""
+
+    def load_model(self) -> Any:
+        torch.manual_seed(0)
+        return super().load_model()
+
+
+class Measured(SafetyFineTuning):
+    """Remembers the norm of each step's gradient before it is clipped."""
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        assert all(gradient is not None for gradient in gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        self.norms = [*getattr(self, "norms", []), float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)]
+        super().configure_gradient_clipping(optimizer, *args, **kwargs)
+
+
+class Losses(L.Callback):
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.losses.append(float(trainer.callback_metrics["train/loss"]))
+
+
+def strategy(name: str) -> Any:
+    """Of processes that are there already."""
+    made = {
+        "single": lambda: "auto",
+        "ddp": lambda: DDPStrategy(cluster_environment=LightningEnvironment()),
+        "fsdp2": lambda: FSDP2(cluster_environment=LightningEnvironment()),
+        "fsdp2, one file": lambda: FSDP2(sharded_checkpoints=False, cluster_environment=LightningEnvironment()),
+        "hsdp": lambda: FSDP2(replicas=2, cluster_environment=LightningEnvironment()),
+    }
+    return made[name]()
+
+
+def fit(
+    backbone: Backbone,
+    table: str,
+    folder: Path,
+    name: str = "single",
+    world: int = 1,
+    resume: Path | None = None,
+    save: Path | None = None,
+    samples: int = 2,
+    **options: Any,
+) -> dict[str, Any]:
+    """Losses, norms and weights after :data:`STEPS` steps; the checkpoint of step 3 is saved to ``save``."""
+    tuned, losses = Measured(backbone, TABLES[table], warmup_ratio=0.0, schedule="constant", **options), Losses()
+    made = trainer(
+        folder, max_steps=STEPS, devices=world, strategy=strategy(name), gradient_clip_val=CLIP,
+        callbacks=[losses, *([SaveThird(save)] if save else [])], plugins=[AtomicCheckpointIO()],
+    )  # fmt: skip
+    made.fit(tuned, datamodule=data(folder, batch_size=samples // world), ckpt_path=resume, weights_only=True)
+    together = consolidated(tuned)
+    weights = {n: t.detach().clone() for n, t in together.model.state_dict().items()} if made.is_global_zero else {}
+    found = {"losses": losses.losses, "norms": tuned.norms, "weights": weights, "seen": tuned.seen}
+    if save and made.is_global_zero:
+        export_model(together, save.with_suffix(".export"), card="")
+    made.strategy.barrier()
+    return found
+
+
+class SaveThird(L.Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == 3:
+            trainer.save_checkpoint(self.path, weights_only=False)

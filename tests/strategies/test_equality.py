@@ -1,0 +1,95 @@
+"""Every strategy on two processes is the run of one: losses, gradients, weights, checkpoints and exports."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fitting import Seeded, changed, files, largest_difference
+from making import strong
+from processes import saved, together
+from runs import CLIP, TABLES, SeededCheckpoint, fit
+from safetensors.torch import load_file
+from tiny import VISION, language_model, save_tokenizer
+
+from vlsafe.checkpointing import damage, loaded
+from vlsafe.models.backbones.base import Backbone
+
+FAMILIES = {"llava": None, "qwen2_5_vl": ("family_qwen", "QWEN2_5"), "idefics3": ("family_idefics", "IDEFICS3")}
+TOLERANCE = 2e-5
+"""Sums over ranks are added in another order than those over a batch; Adam's steps are 1e-2."""
+
+
+def backbone_of(family: str, folder: Path) -> Backbone:
+    if FAMILIES[family] is None:
+        tokenizer = save_tokenizer(folder / "tokenizer")
+        return Seeded("clip", language_model(tokenizer), vision_weights=VISION["clip"], attention="sdpa")
+    module, name = FAMILIES[family]  # type: ignore[misc]
+    checkpoint = folder / family
+    checkpoint.mkdir()
+    strong(getattr(importlib.import_module(module), name).write(checkpoint)).save_pretrained(checkpoint)
+    return SeededCheckpoint(str(checkpoint), attention="sdpa", dtype="float32")
+
+
+def two(backbone: Backbone, table: str, folder: Path, names: list[str]) -> None:
+    """In each of two processes: train under every strategy, and go on from what it saved."""
+    for name in names:
+        path = folder / f"{name}.ckpt"
+        whole = fit(backbone, table, folder, name, world=2, save=path)
+        resumed = fit(backbone, table, folder, name, world=2, resume=path)
+        if torch.distributed.get_rank() == 0:
+            torch.save({"whole": whole, "resumed": resumed}, folder / f"{name}.pt")
+
+
+CASES = [
+    pytest.param(family, table, marks=[] if (family, table) == ("llava", "mixed") else pytest.mark.slow)
+    for family in FAMILIES
+    for table in TABLES
+]
+
+
+@pytest.mark.parametrize(("family", "table"), CASES)
+def test_two_processes_are_one(family: str, table: str, tmp_path: Path) -> None:
+    """Batches of one sample a process: at most steps one of the two sees a picture and the other none."""
+    files(tmp_path)
+    backbone = backbone_of(family, tmp_path)
+    alone = fit(backbone, table, tmp_path, save=tmp_path / "single.ckpt")
+    names = ["ddp", "fsdp2", "fsdp2, one file", *(["hsdp"] if table == "full" else [])]
+    together(2, two, backbone, table, tmp_path, names)
+    for name in names:
+        runs = saved(tmp_path / f"{name}.pt")
+        equal(runs["whole"], alone)
+        assert changed(runs["whole"]["weights"], runs["resumed"]["weights"]) == set(), name
+        path = tmp_path / f"{name}.ckpt"
+        assert damage(path) is None and path.is_dir() == (name in ("fsdp2", "hsdp"))
+        same_checkpoint(loaded(path), loaded(tmp_path / "single.ckpt"))
+        on_one = fit(backbone, table, tmp_path, resume=path)
+        assert largest_difference(on_one["weights"], alone["weights"]) < TOLERANCE
+        exported, expected = (load_file(tmp_path / f"{n}.export" / "model.safetensors") for n in (name, "single"))
+        assert largest_difference(exported, expected) < TOLERANCE
+    assert (
+        changed(saved(tmp_path / "ddp.pt")["whole"]["weights"], saved(tmp_path / "fsdp2.pt")["whole"]["weights"])
+        == set()
+    )
+
+
+def equal(run: dict[str, Any], alone: dict[str, Any]) -> None:
+    assert run["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert run["norms"] == pytest.approx(alone["norms"], rel=1e-4)
+    assert len(run["norms"]) == 5 and max(run["norms"]) > CLIP  # some were clipped
+    assert run["seen"] == alone["seen"]
+    assert largest_difference(run["weights"], alone["weights"]) < TOLERANCE
+
+
+def same_checkpoint(state: dict[str, Any], single: dict[str, Any]) -> None:
+    """Names, sizes and form are those of one device; what is frozen is not there."""
+    assert state["state_dict"].keys() == single["state_dict"].keys()
+    assert largest_difference(state["state_dict"], single["state_dict"]) < TOLERANCE
+    (optimizer,), (expected,) = state["optimizer_states"], single["optimizer_states"]
+    assert optimizer["state"].keys() == expected["state"].keys()
+    assert optimizer["param_groups"] == expected["param_groups"]
+    for index, entry in expected["state"].items():
+        assert torch.allclose(optimizer["state"][index]["exp_avg_sq"], entry["exp_avg_sq"], atol=1e-5)

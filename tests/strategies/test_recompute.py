@@ -1,0 +1,74 @@
+"""Recomputed or compiled block by block, the gradients are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+from fitting import FULL, Gradients, changed, data, files, module, trainer
+from lightning.pytorch.strategies import FSDPStrategy
+from tiny import save_tokenizer
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from vlsafe.errors import ConfigError
+from vlsafe.models.components import Components
+from vlsafe.strategies.blocks import blocks_of
+
+ALL = Components(FULL, FULL, FULL)
+
+
+def gradients(folder: Path, **options: Any) -> tuple[dict[str, Any], list[bool]]:
+    tokenizer = folder / "tokenizer"
+    if not tokenizer.exists():
+        files(folder)
+        save_tokenizer(tokenizer)
+    seen, tuned = Gradients(), module(tokenizer, ALL, **options)
+    trainer(folder, max_steps=1, callbacks=[seen]).fit(tuned, datamodule=data(folder, batch_size=2))
+    layers = [m for m in tuned.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    return seen.steps[0], [layer.gradient_checkpointing for layer in layers]
+
+
+def test_recomputing_changes_no_gradient_and_is_per_component(tmp_path: Path) -> None:
+    plain, none = gradients(tmp_path)
+    assert len(none) == 5 and not any(none)  # three layers that see, two that speak
+    for every, expected in [
+        (True, [True] * 5),
+        ({"language": 1}, [False] * 3 + [True] * 2),
+        ({"vision": 2, "language": 2}, [True, False, True, True, False]),
+    ]:
+        found, chosen = gradients(tmp_path, activation_checkpointing=every)
+        assert chosen == expected
+        assert changed({n: g for n, g in plain.items() if g is not None},
+                       {n: g for n, g in found.items() if g is not None}) == set()  # fmt: skip
+
+
+def test_a_component_without_blocks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"activation_checkpointing\.projector is 1.*language, vision"):
+        gradients(tmp_path, activation_checkpointing={"projector": 1})
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_gradients(tmp_path: Path) -> None:
+    plain, _ = gradients(tmp_path)
+    compiled, _ = gradients(tmp_path, compile=True)
+    for name, gradient in plain.items():
+        assert gradient is None or torch.allclose(gradient, compiled[name], atol=1e-5), name
+
+
+def test_blocks_are_layers_and_never_whole_encoders(tmp_path: Path) -> None:
+    tuned = module(save_tokenizer(tmp_path / "tokenizer"), ALL)
+    tuned.configure_model()
+    assert [type(block).__name__ for block in blocks_of(tuned.model)] == ["CLIPEncoderLayer"] * 3 + [
+        "LlamaDecoderLayer"
+    ] * 2
+
+
+def test_fsdp1_clips_by_its_own_method(tmp_path: Path) -> None:
+    tuned = module(save_tokenizer(tmp_path / "tokenizer"), ALL)
+    strategy = Mock(spec=FSDPStrategy, model=Mock())
+    tuned._trainer = Mock(strategy=strategy)
+    tuned.configure_gradient_clipping(Mock(), 0.5, "norm")
+    strategy.model.clip_grad_norm_.assert_called_once_with(0.5)
