@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from callbacks.forgetting import ForgettingProbe
 from callbacks.safety_probe import SafetyProbe
 
-__all__ = ["SafetyProbe"]
+__all__ = ["ForgettingProbe", "SafetyProbe"]
