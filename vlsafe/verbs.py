@@ -37,6 +37,11 @@ VERBS: dict[str, Verb] = {
         "sources -> audit.json, audit.html",
         "vlsafe.audit.command:main",
     ),
+    "clean": Verb(
+        "take harmful samples out of an instruction set, by any judge",
+        "source -> clean file, removed file, verdicts, report",
+        "vlsafe.clean.command:main",
+    ),
     "data": Verb(
         "make data from data: a de-biased set",
         "source -> VLGuard folder",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import yaml
+from omegaconf import OmegaConf
 
 from vlsafe.errors import ConfigError
 from vlsafe.evaluation.judges import DEFAULT_JUDGE, JUDGES, judge_named
@@ -23,16 +23,14 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option of the judge, its value as YAML; may be repeated",
+        help="an option of the judge, as in batch_size=32 or labels.TOXIC=comply; may be repeated",
     )
 
 
 def chosen_judge(options: argparse.Namespace) -> Judge:
     """Raises ConfigError for an unknown name, option or value."""
-    pairs: dict[str, Any] = {}
-    for text in options.judge_option:
-        key, mark, value = text.partition("=")
-        if not mark:
-            raise ConfigError(f"--judge-option {text!r} must be written KEY=VALUE")
-        pairs[key] = yaml.safe_load(value)
-    return judge_named({"name": options.judge} | pairs)
+    wrong = [text for text in options.judge_option if "=" not in text]
+    if wrong:
+        raise ConfigError(f"--judge-option {wrong[0]!r} must be written KEY=VALUE")
+    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(options.judge_option))
+    return judge_named({"name": options.judge} | given)
