@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from vlsafe.objectives.sft import SFT
 from vlsafe.planning.skeleton import skeleton
 from vlsafe.planning.trace import Traced, trace, without_storage
 from vlsafe.planning.workload import Load, Workload
+from vlsafe.strategies.blocks import blocks_of
 
 _TRUE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -28,8 +29,8 @@ al. 2023, arXiv 2305.14314, section 3)."""
 class Sizes:
     """What does not depend on the batch, of the whole model; bytes, and numbers of parameters.
 
-    ``block``, ``root``: of the largest layer of a stack, and of what stands in no stack, in the precision of products;
-    ``block_gradients``: gradients of that layer. ``adamw``: its two moments. ``exported``: all weights, adapters merged.
+    ``block``, ``root``: of the largest block that is sharded on its own, and of what is in none, as gathered;
+    ``block_gradients``: gradients of that block. ``adamw``: its two moments. ``exported``: all weights, adapters merged.
     """
 
     rows: list[dict[str, Any]]
@@ -57,17 +58,20 @@ class Shape:
 
     def __init__(self, module: SafetyFineTuning, precision: str, sharded: bool = False) -> None:
         self.module = module
+        mixed = _MIXED.get(precision)
+        self.compute = None if mixed is None else str(mixed).removeprefix("torch.")
         self.autocast = None if sharded else _MIXED.get(precision)
         model = skeleton(module.backbone)
         model.config.use_cache = False
-        self.plan: Plan = planned(model, module.backbone, module.components.unquantised())
+        self.plan: Plan = planned(model, module.backbone, module.components)
         with torch.device("meta"):
-            tuned = adapted_by(self.plan, model)
+            tuned = adapted_by(replace(self.plan, packed=[]), model)  # 4-bit weights are counted, not made
         if precision in _TRUE:
             tuned = tuned.to(_TRUE[precision])
         self.sizes = _sizes(tuned, self.plan, module, _MIXED.get(precision))
         if sharded and precision in _MIXED:
             tuned = tuned.to(_MIXED[precision])
+        self.tuned = tuned
         self._mode = without_storage(tuned)
         self._plain = tuned.get_base_model() if isinstance(tuned, PeftModel) else tuned
         tuned.train()
@@ -101,7 +105,7 @@ def _sizes(tuned: nn.Module, plan: Plan, module: SafetyFineTuning, products: tor
             trainable += parameter.numel()
             trainable_weights += size
     weights += sum(buffer.numel() * buffer.element_size() for buffer in tuned.buffers())
-    layers = [layer for stack in tuned.modules() if isinstance(stack, nn.ModuleList) for layer in stack]
+    layers = blocks_of(tuned)
     largest = max(layers, key=lambda layer: _bytes(layer, products), default=None)
     block = 0 if largest is None else _bytes(largest, products)
     stacked = {id(parameter) for layer in layers for parameter in layer.parameters()}

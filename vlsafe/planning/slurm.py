@@ -26,9 +26,7 @@ def sbatch(plan: Estimate, argv: list[str]) -> str:
         f"--trainer.accumulate_grad_batches={pace.accumulate}",
         f"--model.init_args.activation_checkpointing={str(plan.chosen.checkpointing == 'full').lower()}",
     ]
-    if machine.gpus > 1:
-        settings.append(f"--trainer.strategy={plan.chosen.strategy}")
-    command = " \\\n  ".join([*(["srun python -m vlsafe fit"]), shlex.join(argv), *settings])
+    command = " \\\n  ".join(["srun python -m vlsafe fit", shlex.join(argv), *settings, *_strategy(plan)])
     return f"""#!/bin/bash
 # {plan.why}
 # Reckoned: {pace.steps:,} steps of {pace.seconds:.3g} s, {pace.hours:.2g} hours; asked for: {SPARE:g} times that.
@@ -43,3 +41,13 @@ def sbatch(plan: Estimate, argv: list[str]) -> str:
 set -euo pipefail
 {command}
 """
+
+
+def _strategy(plan: Estimate) -> list[str]:
+    assert plan.chosen is not None
+    if plan.machine.gpus == 1:
+        return []
+    if plan.chosen.strategy == "ddp" or plan.compute is None:
+        return [f"--trainer.strategy={plan.chosen.strategy}"]
+    settings = ["--trainer.strategy=vlsafe.strategies.fsdp2.FSDP2", f"--trainer.strategy.compute={plan.compute}"]
+    return [*settings, "--trainer.strategy.replicas=nodes"] if plan.chosen.strategy == "hsdp" else settings
