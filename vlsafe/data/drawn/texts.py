@@ -9,14 +9,14 @@ from vlsafe.data.drawn.asking import Asker, Refuser
 from vlsafe.data.drawn.choosing import deck
 from vlsafe.data.drawn.tables import Question, Topic, everyday, facts, harms, rows
 
-TRAIN_COUNTS = {"tricks_train": 560, "writing_train": 48, "ordinary_train": 292, "facts_train": 100}
+TRAIN_COUNTS = {"tricks_train": 470, "writing_train": 40, "ordinary_train": 420, "facts_train": 70}
 HARM_COUNT = {"train": 300, "test": 80}
 
 Row = dict[str, str]
 
 
 def instructions_train(rng: random.Random) -> list[Row]:
-    """1,000 harmless instructions in Alpaca's format, 560 of them in wordings that sound harmful."""
+    """1,000 harmless instructions in Alpaca's format, 470 of them in wordings that sound harmful."""
     asker = Asker(rng, "train")
     rows_made: list[Row] = []
     for name, count in TRAIN_COUNTS.items():
