@@ -8,19 +8,29 @@ from typing import Any
 
 import pytest
 import torch
-from fitting import Seeded, changed, files, largest_difference
+from fitting import RATE, Seeded, changed, files
 from making import strong
 from processes import saved, together
 from runs import CLIP, TABLES, SeededCheckpoint, fit
 from safetensors.torch import load_file
 from tiny import VISION, language_model, save_tokenizer
+from torch import Tensor
 
 from vlsafe.checkpointing import damage, loaded
 from vlsafe.models.backbones.base import Backbone
 
 FAMILIES = {"llava": None, "qwen2_5_vl": ("family_qwen", "QWEN2_5"), "idefics3": ("family_idefics", "IDEFICS3")}
-TOLERANCE = 2e-5
-"""Sums over ranks are added in another order than those over a batch; Adam's steps are 1e-2."""
+MEAN, WORST = 1e-3, 0.1
+"""How far weights may lie apart, as shares of one step of Adam (1e-2): root mean square, and at worst. Sums over ranks
+are added in another order than those over a batch, and where a gradient is next to nothing Adam makes a step of its
+rounding."""
+
+
+def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    apart = torch.cat([(one[name] - other[name]).flatten() for name in one if one[name].is_floating_point()]) / RATE
+    print(f"rms {apart.pow(2).mean().sqrt():.1e}, worst {apart.abs().max():.1e} of a step")
+    return float(apart.pow(2).mean().sqrt()) < MEAN and float(apart.abs().max()) < WORST
 
 
 def backbone_of(family: str, folder: Path) -> Backbone:
@@ -67,9 +77,9 @@ def test_two_processes_are_one(family: str, table: str, tmp_path: Path) -> None:
         assert damage(path) is None and path.is_dir() == (name in ("fsdp2", "hsdp"))
         same_checkpoint(loaded(path), loaded(tmp_path / "single.ckpt"))
         on_one = fit(backbone, table, tmp_path, resume=path)
-        assert largest_difference(on_one["weights"], alone["weights"]) < TOLERANCE
+        assert close(on_one["weights"], alone["weights"])
         exported, expected = (load_file(tmp_path / f"{n}.export" / "model.safetensors") for n in (name, "single"))
-        assert largest_difference(exported, expected) < TOLERANCE
+        assert close(exported, expected)
     assert (
         changed(saved(tmp_path / "ddp.pt")["whole"]["weights"], saved(tmp_path / "fsdp2.pt")["whole"]["weights"])
         == set()
@@ -81,13 +91,13 @@ def equal(run: dict[str, Any], alone: dict[str, Any]) -> None:
     assert run["norms"] == pytest.approx(alone["norms"], rel=1e-4)
     assert len(run["norms"]) == 5 and max(run["norms"]) > CLIP  # some were clipped
     assert run["seen"] == alone["seen"]
-    assert largest_difference(run["weights"], alone["weights"]) < TOLERANCE
+    assert close(run["weights"], alone["weights"])
 
 
 def same_checkpoint(state: dict[str, Any], single: dict[str, Any]) -> None:
     """Names, sizes and form are those of one device; what is frozen is not there."""
     assert state["state_dict"].keys() == single["state_dict"].keys()
-    assert largest_difference(state["state_dict"], single["state_dict"]) < TOLERANCE
+    assert close(state["state_dict"], single["state_dict"])
     (optimizer,), (expected,) = state["optimizer_states"], single["optimizer_states"]
     assert optimizer["state"].keys() == expected["state"].keys()
     assert optimizer["param_groups"] == expected["param_groups"]

@@ -102,6 +102,10 @@ class SafetyFineTuning(L.LightningModule):
         self.plan = planned(model, self.backbone, self.components)
         if self.activation_checkpointing:
             recompute(model, self.activation_checkpointing, self.plan.owner)
+        if self.sharded:
+            # Blocks whose input needs no gradient reduce theirs late. With a trained projector that would be so on
+            # ranks without pictures alone, and the ranks would add up gradients of different blocks.
+            model.enable_input_require_grads()
         self.model = adapted_by(self.plan, model)
         self.trained = summary(self.model, self.plan, self.components)
         if self.global_rank == 0:
