@@ -90,6 +90,11 @@ VERBS: dict[str, Verb] = {
         "sweep file -> study directory",
         "vlsafe.studies.sweep_command:main",
     ),
+    "study": Verb(
+        "compare runs: what was forgotten, and the trade-off in one page",
+        "run directories -> HTML",
+        "vlsafe.studies.study_command:main",
+    ),
     "export": Verb(
         "write a checkpoint as a Hugging Face directory",
         "checkpoint -> model directory",

@@ -1,0 +1,123 @@
+"""Finished runs read back for comparison: settings, headline numbers, curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vlsafe.errors import DataError
+from vlsafe.evaluation import report_text
+
+SEEDS = ("seed_everything", "data.init_args.seed")
+"""Keys that make no other setting: runs that differ in them alone are repetitions of one."""
+
+_PLACES = ("run_dir", "trainer.logger", "trainer.callbacks", "trainer.default_root_dir", "cache_dir", "ckpt_path")
+
+Curve = list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """``config`` is flat, dotted key -> value. Rates are in percent; ``utility`` is None without a utility side."""
+
+    path: Path
+    config: dict[str, Any]
+    report: dict[str, Any]
+    asr: float
+    over_refusal: float
+    utility: float | None
+    curves: dict[str, Curve]
+
+    @property
+    def objective(self) -> float | None:
+        value = self.report.get("objective", {}).get("value")
+        return None if value is None else float(value)
+
+    @property
+    def seed(self) -> Any:
+        return self.config.get(SEEDS[0])
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """Every run in ``paths``: run directories, or folders in which they lie at any depth.
+
+    Raises DataError naming a folder without any run, and runs that cannot be compared: judged by different judges, or
+    measured on different benchmarks.
+    """
+    problems, found = [], []
+    for path in paths:
+        reports = [path / "report.json"] if (path / "report.json").is_file() else sorted(path.glob("**/report.json"))
+        if not reports:
+            problems.append(f"{path}: no finished run, which has a report.json; is it a run or study directory?")
+        found += reports
+    if problems:
+        raise DataError(problems)
+    runs = [_read(report) for report in dict.fromkeys(path.resolve() for path in found)]
+    first = runs[0]
+    for run in runs[1:]:
+        if run.report["judge"] != first.report["judge"]:
+            problems.append(f"{run.path} was judged by {run.report['judge']}, {first.path} by {first.report['judge']}")
+        elif run.report["metrics"].keys() != first.report["metrics"].keys():
+            problems.append(f"{run.path} and {first.path} were not measured by the same metrics")
+    if problems:
+        raise DataError(problems)
+    return runs
+
+
+def settings(runs: Sequence[Run]) -> list[str]:
+    """The keys in which the runs differ, seeds and places left out."""
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    return [
+        key
+        for key in keys
+        if key not in SEEDS
+        and not key.startswith(_PLACES)
+        and len({json.dumps(run.config.get(key), default=str) for run in runs}) > 1
+    ]
+
+
+def groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of one setting together, which differ in their seeds alone."""
+    keys = settings(runs)
+    grouped: dict[str, list[Run]] = {}
+    for run in runs:
+        grouped.setdefault(json.dumps([run.config.get(key) for key in keys], default=str), []).append(run)
+    return list(grouped.values())
+
+
+def _read(path: Path) -> Run:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        means = {mean.side: mean.after for mean in report_text.means(report)}
+        asr, over_refusal = means["harm"], means["benign"]
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{path}: not the report of a run with a harm and a benign side ({error!r})") from error
+    config = path.parent / "config.yaml"
+    content = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    curves = _curves(path.parent / "metrics.csv")
+    return Run(path.parent, dict(_flat(content)), report, asr, over_refusal, means.get("utility"), curves)
+
+
+def _flat(content: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(content, Mapping) and content:
+        return [pair for key, value in content.items() for pair in _flat(value, f"{prefix}{key}.")]
+    return [(prefix.removesuffix("."), content)]
+
+
+def _curves(path: Path) -> dict[str, Curve]:
+    """What the probes logged: columns ``margin/...``, ``kl/...``, ``probe/...`` and ``objective`` by step."""
+    if not path.is_file():
+        return {}
+    curves: dict[str, dict[int, float]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and row.get("step") and name.startswith(("margin/", "kl/", "probe/", "objective")):
+                    curves.setdefault(name, {})[int(row["step"])] = float(value)
+    return {name: sorted(points.items()) for name, points in curves.items()}

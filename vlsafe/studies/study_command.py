@@ -1,0 +1,70 @@
+"""The verb ``study``: runs compared on one page, and what was forgotten between two evaluations."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from vlsafe.errors import ConfigError
+from vlsafe.evaluation.records import write_text
+from vlsafe.studies.forgetting import FORGOTTEN, forgetting_between
+from vlsafe.studies.runs import read_runs
+from vlsafe.studies.study_page import page
+from vlsafe.studies.tradeoff import front
+
+
+def main(argv: list[str]) -> int:
+    """``study report RUN... --out FILE`` and ``study forgetting BEFORE AFTER [--out FILE]``. Raises VlsafeError."""
+    parser = argparse.ArgumentParser(prog="vlsafe study", allow_abbrev=False, description="Compare finished runs.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    report = verbs.add_parser(
+        "report",
+        allow_abbrev=False,
+        help="the trade-off of many runs on one page",
+        description="Draw safety, over-refusal and utility of many runs, and recommend a setting.",
+        epilog="Reads run directories, or folders that hold some at any depth: report.json, config.yaml, metrics.csv. "
+        "Writes one HTML page that loads nothing.",
+    )
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    report.add_argument("--out", type=Path, required=True, metavar="FILE.html")
+    report.add_argument("--share", default="data.init_args.parts.safety.share", help="config key of the share plot")
+    pair = verbs.add_parser(
+        "forgetting",
+        allow_abbrev=False,
+        help="what was right before and is wrong after",
+        description="Compare two evaluation folders item by item, text and picture side apart.",
+        epilog="Reads two folders that `vlsafe evaluate` or a run wrote, of the same items. Writes a table on standard "
+        "output and, with --out, JSON: rows, and every item that changed.",
+    )
+    pair.add_argument("before", type=Path)
+    pair.add_argument("after", type=Path)
+    pair.add_argument("--judge", help="whose verdicts (default: the one that the folders were made with)")
+    pair.add_argument("--out", type=Path, metavar="FILE.json")
+    options = parser.parse_args(argv)
+    return _report(options) if options.verb == "report" else _forgetting(options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    if options.out.suffix != ".html":
+        raise ConfigError(f"--out {options.out}: the report is a page, name it .html")
+    runs = read_runs(options.runs)
+    write_text(options.out, page(runs, options.out, options.share))
+    print(f"{len(runs)} runs, {len(front(runs))} of them on the Pareto front")
+    print(f"report: {options.out}")
+    return 0
+
+
+def _forgetting(options: argparse.Namespace) -> int:
+    rows, flips = forgetting_between(options.before, options.after, options.judge)
+    width = max(len(row["metric"]) for row in rows)
+    print(f"{'metric':<{width}}  pictures  {'n':>5}  {'forgotten':>9}  {'gained':>6}  retention, %")
+    for row in rows:
+        kept = "-" if row["retention"] is None else f"{row['retention']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+        counts = f"{row['n']:>5}  {row['forgotten']:>9}  {row['gained']:>6}"
+        print(f"{row['metric']:<{width}}  {row['pictures']:<8}  {counts}  {kept}")
+    for side, words in FORGOTTEN.items():
+        print(f"{side}: {words}")
+    if options.out is not None:
+        write_text(options.out, json.dumps({"rows": rows, "flips": flips}, indent=1, ensure_ascii=False) + "\n")
+    return 0
