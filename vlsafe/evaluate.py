@@ -13,11 +13,12 @@ from transformers.utils.logging import disable_progress_bar
 from vlsafe.answering import Decoding
 from vlsafe.data.chat import TEMPLATES
 from vlsafe.errors import ConfigError
+from vlsafe.evaluation.agreement import folder_agreements
 from vlsafe.evaluation.benchmarks import BENCHMARKS
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.benchmarks.table import TableBenchmark, declared_table
 from vlsafe.evaluation.folder import metric_row, read_folder
-from vlsafe.evaluation.judges import judge_named
+from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge
 from vlsafe.evaluation.report import examples, terminal_table, write_report
 from vlsafe.evaluation.scoring import directions, score
 from vlsafe.evaluation.stages import evaluate
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     responder = ModelResponder(model, backbone, options.batch_size)
     out = Path(options.out)
-    evaluate(benchmarks, responder, judge_named(options.judge), Decoding(options.max_new_tokens), out)
+    evaluate(benchmarks, responder, chosen_judge(options), Decoding(options.max_new_tokens), out)
     report(out, str(options.model))
     return 0
 
@@ -67,6 +68,7 @@ def report(folder: Path, title: str) -> None:
         "judge": kept.judge,
         "metrics": {name: {"after": metric_row(metric)} for name, metric in metrics.items()},
         "directions": directions(kept.items, list(metrics), kept.benchmarks),
+        "agreement": folder_agreements(folder),
         "examples": examples(kept.items, [], kept.responses, [], kept.verdicts),
         "environment": versions(),
     }
@@ -98,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--benchmarks", help=f"NAME=PATH or NAME, separated by commas; names: {', '.join(BENCHMARKS)}")
     parser.add_argument("--out", required=True, help="folder of this evaluation")
     parser.add_argument("--data", help="folder that holds each benchmark's data under its name")
-    parser.add_argument("--judge", default="keyword:vlsafe")
+    add_judge_options(parser)
     parser.add_argument("--limit", type=int, help="items of each variant, drawn by seed")
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=16)

@@ -8,6 +8,7 @@ from typing import Any
 
 from vlsafe.data.datamodule import ConversationData
 from vlsafe.environment import describe
+from vlsafe.evaluation.agreement import folder_agreements
 from vlsafe.evaluation.compare import compare
 from vlsafe.evaluation.folder import metric_row, read_folder
 from vlsafe.evaluation.report import curves_from_csv, examples
@@ -43,6 +44,7 @@ def gathered(
         "data": data_row(data, module.seen),
         "phases": [{"name": name, "seconds": seconds} for name, seconds in phases.items()],
         "curves": curves_from_csv(directory / "metrics.csv"),
+        "agreement": folder_agreements(after),
         "examples": examples(
             last.items,
             first.responses if first else [],

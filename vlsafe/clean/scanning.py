@@ -107,7 +107,8 @@ def basis_of(conversation: Conversation, judge: Judge) -> str:
 
 def exchanges_of(conversation: Conversation) -> list[Exchange]:
     """Each answer with the question before it. Side ``utility``: an instruction set is there to be answered."""
-    question, found = "", []
+    question = ""
+    found: list[Exchange] = []
     for turn in conversation.turns:
         if turn.role == "user":
             question = turn.text

@@ -110,12 +110,13 @@ def human_labels(path: Path) -> dict[str, str]:
 
 def folder_agreements(folder: Path) -> list[dict[str, Any]]:
     """Every two judges of an evaluation's folder, and each against ``human.jsonl`` where there is one, for a report."""
-    labels = {
+    labels: dict[str, Mapping[str, str]] = {
         name: {verdict.id: verdict.label for verdict in read_folder(folder, name).verdicts}
         for name in judges_of(folder)
     }
-    people = {"people": human_labels(folder / HUMAN)} if (folder / HUMAN).exists() else {}
-    named = [*labels.items(), *people.items()]
+    if (folder / HUMAN).exists():
+        labels["people"] = human_labels(folder / HUMAN)
+    named = [(name, each) for name, each in labels.items() if each]  # a retrained model leaves old verdicts without use
     return [asdict(each) for (a, one), (b, other) in combinations(named, 2) for each in agreements(a, one, b, other)]
 
 

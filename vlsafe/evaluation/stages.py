@@ -150,6 +150,8 @@ def judge_responses(
     missing = [each for each in responses if (each.id, each.key) not in stored]
     fresh = _kept(judge.judge(missing, by_id), path, batch)
     stored |= {(row.id, row.key): row for row in fresh}
+    if missing and judge.told():
+        Console(stderr=True).print(judge.told(), markup=False)
     return [stored[each.id, each.key] for each in responses]
 
 
