@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from callbacks.forgetting import ForgettingProbe
 from callbacks.safety_probe import SafetyProbe
+from callbacks.throughput import Throughput
 
-__all__ = ["ForgettingProbe", "SafetyProbe"]
+__all__ = ["ForgettingProbe", "SafetyProbe", "Throughput"]
