@@ -1,0 +1,39 @@
+"""The planner against the memory that a process really needs for two training steps. Slow: it trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+MODELS: dict[str, dict[str, int]] = {
+    "tiny": dict(hidden_size=192, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4),
+    "small": dict(hidden_size=512, intermediate_size=1408, num_hidden_layers=6, num_attention_heads=8),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", MODELS)
+@pytest.mark.parametrize("train", ["full", "lora"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_within_15_percent_of_a_real_run(tmp_path: Path, size: str, train: str, checkpointing: bool) -> None:
+    request = json.dumps({"model": MODELS[size], "train": train, "checkpointing": checkpointing, "folder": str(tmp_path)})
+    # large blocks go back to the system when they are freed, so that what the process holds is what is alive
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("measured_run.py")), request],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert found["planned"] == pytest.approx(found["measured"], rel=0.15), found
