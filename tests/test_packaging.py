@@ -75,7 +75,8 @@ ABOVE = {
     "vlsafe/data": ("vlsafe.objectives", "vlsafe.models", "vlsafe.evaluation", "vlsafe.run", "vlsafe.cli"),
     "vlsafe/objectives": ("vlsafe.models", "vlsafe.evaluation", "vlsafe.run", "vlsafe.cli"),
     "vlsafe/models": ("vlsafe.evaluation", "vlsafe.run", "vlsafe.cli"),
-    "vlsafe/evaluation": ("vlsafe.models", "vlsafe.run", "vlsafe.cli"),
+    "vlsafe/studies": ("vlsafe.models", "vlsafe.run", "vlsafe.cli"),
+    "vlsafe/evaluation": ("vlsafe.models", "vlsafe.studies", "vlsafe.run", "vlsafe.cli"),
     "vlsafe": ("callbacks",),
 }
 """Room -> what its files must not import."""

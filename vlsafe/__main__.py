@@ -94,4 +94,5 @@ def _reader_has_gone() -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()  # W&B may have put its own sys.exit there by now, which tells a sweep that the trial failed
+    sys.exit(status)
