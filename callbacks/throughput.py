@@ -46,8 +46,8 @@ class Throughput(L.Callback):
 
     Args:
         every_n_steps: optimizer steps between two reports.
-        peak_tflops: of one device, dense, in the precision of the run (989 for bf16 on an H100). The share of it that is
-            used counts the language model's matrix products only, so it is a lower bound.
+        peak_tflops: of one device, dense, in the precision of the run (989 for bf16 on an H100). The share of it that
+            is used counts the language model's matrix products only, so it is a lower bound.
     """
 
     def __init__(self, every_n_steps: int = 10, peak_tflops: float | None = None) -> None:
@@ -64,7 +64,7 @@ class Throughput(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
-            trainer.callbacks.append(_Last(self))  # type: ignore[attr-defined]
+            trainer.callbacks.append(_Last(self))
 
     # --- marks --------------------------------------------------------------------------------------------------------
 

@@ -61,7 +61,9 @@ def fitted(folder: Path, wait: float, **options: Any) -> tuple[list[dict[str, fl
     conversations.train_dataloader = slow_loader  # type: ignore[method-assign]
     fit.fit(tuned, conversations)
     with (folder / "metrics.csv").open(newline="") as file:
-        rows = [{k: float(v) for k, v in row.items() if v and k.startswith("throughput/")} for row in csv.DictReader(file)]
+        rows = [
+            {k: float(v) for k, v in row.items() if v and k.startswith("throughput/")} for row in csv.DictReader(file)
+        ]
     return [row for row in rows if row], tuned, batches
 
 

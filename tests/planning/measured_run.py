@@ -57,7 +57,9 @@ def main(request: dict[str, Any]) -> None:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     fit(module())
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(json.dumps({"planned": planned.total, "measured": int(peak.split()[1]) * 1024 - before, "parts": str(planned)}))
+    print(
+        json.dumps({"planned": planned.total, "measured": int(peak.split()[1]) * 1024 - before, "parts": str(planned)})
+    )
 
 
 def _small(folder: Path) -> SafetyFineTuning:

@@ -24,7 +24,9 @@ MODELS: dict[str, dict[str, int]] = {
 @pytest.mark.parametrize("train", ["full", "lora"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_within_15_percent_of_a_real_run(tmp_path: Path, size: str, train: str, checkpointing: bool) -> None:
-    request = json.dumps({"model": MODELS[size], "train": train, "checkpointing": checkpointing, "folder": str(tmp_path)})
+    request = json.dumps(
+        {"model": MODELS[size], "train": train, "checkpointing": checkpointing, "folder": str(tmp_path)}
+    )
     # large blocks go back to the system when they are freed, so that what the process holds is what is alive
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(

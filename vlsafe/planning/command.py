@@ -92,8 +92,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="vlsafe plan",
         usage="vlsafe plan --config C [--config OVERLAY] [--a.b=c] [--gpus N] [--memory GIB] [options]",
         description="Reads a config, and its data where they are there; loads no weights. Writes what a run of it will "
-        "need to standard output: parameters, memory per GPU for each strategy, time, disk, and the least sharding that "
-        "fits. All of it is an estimate; docs/planning.md says how it is made.",
+        "need to standard output: parameters, memory per GPU for each strategy, time, disk, and the least sharding "
+        "that fits. All of it is an estimate; docs/planning.md says how it is made.",
         allow_abbrev=False,
     )
     parser.add_argument("--gpus", type=int, help="in all; default: the config's devices x num_nodes")

@@ -145,8 +145,8 @@ def _accumulate(run: Run, rows: int, gpus: int) -> tuple[int, str]:
     if reached == run.global_batch:
         return accumulate, ""
     return accumulate, (
-        f"the config's global batch is {run.global_batch}; {gpus} GPUs of data.batch_size {rows} make {reached}: choose a "
-        "batch_size that divides it"
+        f"the config's global batch is {run.global_batch}; {gpus} GPUs of data.batch_size {rows} make {reached}: "
+        "choose a batch_size that divides it"
     )
 
 

@@ -19,9 +19,9 @@ class PerToken:
 
 
 def language_flops(model: nn.Module, plan: Plan, head: nn.Module) -> PerToken:
-    """2 FLOPs a weight forward, 2 for the gradient of its input, 2 more for its own where it trains (Kaplan et al. 2020,
-    arXiv 2001.08361, section 2.1). Left out are the vision side, products of attention scores, which grow with the
-    length, and what checkpointing computes again; so a share of the peak reckoned with it is a lower bound.
+    """2 FLOPs a weight forward, 2 for the gradient of its input, 2 more for its own where it trains (Kaplan et al.
+    2020, arXiv 2001.08361, section 2.1). Left out are the vision side, products of attention scores, which grow with
+    the length, and what checkpointing computes again; so a share of the peak reckoned with it is a lower bound.
 
     ``model``: adapted by ``plan``; ``head``: its output head.
     """

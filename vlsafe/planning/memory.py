@@ -1,4 +1,4 @@
-"""Bytes per GPU for each way to share a run out, and the least sharding that fits. docs/planning.md has the formulas."""
+"""Bytes per GPU for each way to share a run out, and the least sharding that fits (docs/planning.md)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Checkpointing = Literal["off", "full"]
 
 GIB = 2**30
 USABLE = 0.9
-"""Share of a GPU's memory that a plan may fill. The rest is for the CUDA context, the work space of cuBLAS and NCCL, and
-what the allocator cannot hand out because it is in pieces."""
+"""Share of a GPU's memory that a plan may fill. The rest is for the CUDA context, the work space of cuBLAS and NCCL,
+and what the allocator cannot hand out because it is in pieces."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from vlsafe.planning.skeleton import skeleton
 from vlsafe.planning.trace import Traced, trace, without_storage
 from vlsafe.planning.workload import Load, Workload
 from vlsafe.strategies.blocks import blocks_of
+from vlsafe.strategies.recompute import recompute
 
 _TRUE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -30,7 +31,7 @@ class Sizes:
     """What does not depend on the batch, of the whole model; bytes, and numbers of parameters.
 
     ``block``, ``root``: of the largest block that is sharded on its own, and of what is in none, as gathered;
-    ``block_gradients``: gradients of that block. ``adamw``: its two moments. ``exported``: all weights, adapters merged.
+    ``block_gradients``: gradients of that block. ``adamw``: its two moments. ``exported``: all weights.
     """
 
     rows: list[dict[str, Any]]
@@ -52,8 +53,8 @@ class Shape:
     Args:
         module: as the config builds it; nothing of it is changed.
         precision: the Trainer's, ``bf16-true`` and so on.
-        sharded: as FSDP2 computes: weights are kept in their precision and gathered in that of the products, so there is
-            no second copy of them as autocast makes.
+        sharded: as FSDP2 computes: weights are kept in their precision and gathered in that of the products, so there
+            is no second copy of them as autocast makes.
     """
 
     def __init__(self, module: SafetyFineTuning, precision: str, sharded: bool = False) -> None:
@@ -83,8 +84,7 @@ class Shape:
         every = isinstance(objective, SFT) and objective.logits == "all"
         with self._mode:
             if checkpointing:
-                self._plain.gradient_checkpointing_enable()
-                self._plain.enable_input_require_grads()
+                recompute(self._plain, True, self.plan.owner)
             try:
                 return trace(self._plain, self.module.backbone, workload.sight, load, self.autocast, every)
             finally:

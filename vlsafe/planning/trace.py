@@ -140,7 +140,7 @@ def _features(
         return [], True
     pictures = {n: t.new_empty(len(t) * load.pictured, *t.shape[1:]) for n, t in sight.items()}
     try:
-        return backbone.picture_features(model, pictures), True  # type: ignore[arg-type]
+        return backbone.picture_features(model, pictures), True
     except _NEEDS_VALUES:
         return [], False
 
