@@ -63,7 +63,7 @@ CASES = [
 
 @pytest.mark.parametrize(("family", "table"), CASES)
 def test_two_processes_are_one(family: str, table: str, tmp_path: Path) -> None:
-    """Batches of one sample a process: at most steps one of the two sees a picture and the other none."""
+    """Batches of one sample a process: at many steps one of the two sees a picture and the other none."""
     files(tmp_path)
     backbone = backbone_of(family, tmp_path)
     alone = fit(backbone, table, tmp_path, save=tmp_path / "single.ckpt")
@@ -80,10 +80,8 @@ def test_two_processes_are_one(family: str, table: str, tmp_path: Path) -> None:
         assert close(on_one["weights"], alone["weights"])
         exported, expected = (load_file(tmp_path / f"{n}.export" / "model.safetensors") for n in (name, "single"))
         assert close(exported, expected)
-    assert (
-        changed(saved(tmp_path / "ddp.pt")["whole"]["weights"], saved(tmp_path / "fsdp2.pt")["whole"]["weights"])
-        == set()
-    )
+    ddp, fsdp2 = (saved(tmp_path / f"{name}.pt")["whole"]["weights"] for name in ("ddp", "fsdp2"))
+    assert close(ddp, fsdp2)
 
 
 def equal(run: dict[str, Any], alone: dict[str, Any]) -> None:
