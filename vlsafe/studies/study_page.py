@@ -16,7 +16,7 @@ from vlsafe.studies.runs import Run, groups, settings
 from vlsafe.studies.tradeoff import RULE, Spread, checkpoints, front, rank_correlation, recommended, spread
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_MORE = ".wide { overflow-x: auto; } .plot.parallel { min-width: 640px; }\n"
+_MORE = ".wide { overflow-x: auto; } .plot.parallel { min-width: 640px; max-width: 860px; }\n"
 
 
 def page(runs: Sequence[Run], out: Path, share: str) -> str:
