@@ -25,7 +25,7 @@ quickstart: $(VENV)/.quickstart
 	@echo "report: $(CURDIR)/$(REPORT)"
 
 test: lint types
-	$(BIN)/python -m pytest -m "not real and not slow"
+	$(BIN)/python -m pytest -m "not real and not slow and not long"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -53,5 +53,5 @@ $(VENV)/.quickstart: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.torch pyproject.toml
-	$(PIP) -e '.[small,sweep,test]'
+	$(PIP) -e '.[small,sweep,judge,test]'
 	@touch $@

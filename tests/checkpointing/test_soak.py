@@ -74,7 +74,7 @@ def killed(work: Callable[[], Any], before: Callable[[], None], after: float | N
     return process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_kills_change_nothing(fit: Fit, tmp_path: Path) -> None:
     began = time.perf_counter()
     _, whole = fit(checkpoints=tmp_path / "whole")

@@ -154,6 +154,7 @@ def train(folder: Path, tokenizer: Path, diary: str, kill_at: int | None, worker
     trainer.fit(module, datamodule=data, ckpt_path=last)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_killed_at_random_steps_has_the_loss_curve_of_the_whole_one(tmp_path: Path, workers: int) -> None:
     alpaca_file(tmp_path / "text.json", 12)

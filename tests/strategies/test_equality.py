@@ -55,7 +55,7 @@ def two(backbone: Backbone, table: str, folder: Path, names: list[str]) -> None:
 
 
 CASES = [
-    pytest.param(family, table, marks=[] if (family, table) == ("llava", "mixed") else pytest.mark.slow)
+    pytest.param(family, table, marks=[] if (family, table) == ("llava", "mixed") else pytest.mark.long)
     for family in FAMILIES
     for table in TABLES
 ]
