@@ -51,7 +51,7 @@ def test_the_agent_runs_trials_and_tells_how_they_ended(config: Path, tmp_path: 
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=500,
+            timeout=1500,
             check=False,
         )
     words = done.stdout[-3000:] + done.stderr[-6000:]
