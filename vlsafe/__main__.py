@@ -93,6 +93,15 @@ def _reader_has_gone() -> bool:
     return True
 
 
-if __name__ == "__main__":
-    status = main()  # W&B may have put its own sys.exit there by now, which tells a sweep that the trial failed
+def entry() -> None:
+    """``python -m vlsafe`` and the console script.
+
+    ``sys.exit`` is looked up after the verb has run: W&B may have put its own there by then, which tells a sweep that
+    the trial failed.
+    """
+    status = main()
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    entry()

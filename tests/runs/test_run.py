@@ -164,6 +164,7 @@ def test_the_probe_logs_while_training(config: Path, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_wandb_offline(config: Path, tmp_path: Path) -> None:
     """W&B beside metrics.csv, from YAML, without an account; in a process of its own, as a user starts it."""
     content = yaml.safe_load(config.read_text())

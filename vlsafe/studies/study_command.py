@@ -16,7 +16,11 @@ from vlsafe.studies.tradeoff import front
 
 def main(argv: list[str]) -> int:
     """``study report RUN... --out FILE`` and ``study forgetting BEFORE AFTER [--out FILE]``. Raises VlsafeError."""
-    parser = argparse.ArgumentParser(prog="vlsafe study", allow_abbrev=False, description="Compare finished runs.")
+    parser = argparse.ArgumentParser(
+        prog="vlsafe study",
+        allow_abbrev=False,
+        description="Compare finished runs. Reads run directories; writes one HTML page, or a table.",
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     report = verbs.add_parser(
         "report",

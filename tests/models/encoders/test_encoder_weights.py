@@ -101,6 +101,7 @@ for name in stock + own:
 """
 
 
+@pytest.mark.slow
 def test_saved_models_load_in_a_new_process_with_equal_logits(tokenizer: Path, photo: ImageRef, tmp_path: Path) -> None:
     """Stock encoders in plain transformers, where vlsafe is never imported; ours once transformers knows them."""
     stock = ["clip", "siglip", "siglip2", "dinov2", "registers-kept"]
