@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,14 @@ CHECKS = {
 }
 """Columns of the table: each is one test of test_families.py, run for every family."""
 
-torch.set_num_threads(1)
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small are faster on one thread; the tests after these get theirs back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", params=FAMILIES, ids=lambda family: family.name)
