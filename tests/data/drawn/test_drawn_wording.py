@@ -76,7 +76,7 @@ def test_refusals_are_recognised_and_answers_are_not_taken_for_them(built: Path,
 
 def test_refusals_vary_and_say_why(built: Path) -> None:
     refusals = [pair.response for pair in pairs(built, "train") if pair.subset != "SS"]
-    assert all(12 <= len(text.split()) <= 35 for text in refusals)
+    assert all(15 <= len(text.split()) <= 35 for text in refusals)
     assert sum(len(text.split()) for text in refusals) < 25 * len(refusals)
     openings = Counter(" ".join(text.split()[:3]) for text in refusals)
     assert len(openings) >= 20 and openings.most_common(1)[0][1] < 0.2 * len(refusals)

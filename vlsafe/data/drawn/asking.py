@@ -10,7 +10,7 @@ from vlsafe.data.drawn.choosing import Openings, deck
 from vlsafe.data.drawn.tables import Question, Split, Topic, families, table
 
 Medium = Literal["scenes", "cards", "signs"]
-REFUSAL_WORDS = range(12, 36)
+REFUSAL_WORDS = range(15, 36)
 DRAWS = 3
 """Refusals worded for one request, of which the shortest is kept: whether to refuse is decided in the first words, and
 every further word is training time."""

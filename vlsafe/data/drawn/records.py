@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -38,8 +38,12 @@ make the set a test of the vision encoder, which sees the warning signs but cann
 ADVICE_TURNS = {"train": (3, 5, 6, 7, 8, 9), "test": range(5, 8)}
 """Turns of ten in which a harmless scene is asked for advice about an object in it; more of them in training, because
 advice is worded most like a harmful request and is what a tuned model refuses first."""
-EVERYDAY_TURNS = {"train": (2, 3, 5, 6, 7, 8, 9), "test": range(8, 10)}
-"""The same for everyday requests beside a card or sign."""
+EVERYDAY_TURNS: dict[Split, dict[Medium, Sequence[int]]] = {
+    "train": {"cards": (2, 3, 5, 6, 7, 8, 9), "signs": (6, 7, 8, 9)},
+    "test": {"cards": (8, 9), "signs": (8, 9)},
+}
+"""The same for everyday requests beside a card or sign. Fewer beside signs: who has rarely been asked what a sign says
+quotes the words that it knows best, and those are refusals."""
 LONGEST_ANSWER = 25  # words of an answer beside a picture
 
 
@@ -161,7 +165,7 @@ class SplitMaker:
         turn = index % 10
         if turn == NEUTRAL_TURN:
             request, answer = self._safe_safe.neutral(medium), questions.continued(self._rng, picture)
-        elif turn in EVERYDAY_TURNS[self._split]:
+        elif turn in EVERYDAY_TURNS[self._split][medium]:
             helpful = next(self._everyday)
             request, answer = self._safe_safe.tied(self._safe_safe.topic(helpful), medium), helpful.answer
         else:
