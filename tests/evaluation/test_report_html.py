@@ -11,6 +11,7 @@ from reports import after_only, report, side
 from vlsafe.evaluation import plots
 from vlsafe.evaluation.markup import safe
 from vlsafe.evaluation.report import write_report
+from vlsafe.evaluation.svg import ticks
 
 VOID = {"meta", "wbr", "br", "line", "circle", "rect", "polyline", "polygon"}
 
@@ -208,9 +209,9 @@ def test_curve_of_one_value_and_of_none_is_drawn() -> None:
 
 
 def test_ticks_are_round_and_inside() -> None:
-    assert plots._ticks(0.0, 4.1) == [0, 1, 2, 3, 4]
-    assert plots._ticks(0.0, 0.033) == [0, 0.01, 0.02, 0.03]
-    assert plots._ticks(-1.0, 11.0) == [0, 5, 10]
+    assert ticks(0.0, 4.1) == [0, 1, 2, 3, 4]
+    assert ticks(0.0, 0.033) == [0, 0.01, 0.02, 0.03]
+    assert ticks(-1.0, 11.0) == [0, 5, 10]
 
 
 def test_safe_keeps_what_scripts_need_and_drops_what_reorders() -> None:

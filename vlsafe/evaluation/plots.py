@@ -6,7 +6,6 @@ disc) as well as by colour.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -14,6 +13,7 @@ from typing import Any
 
 from vlsafe.evaluation.markup import safe
 from vlsafe.evaluation.report_text import count, number, rate
+from vlsafe.evaluation.svg import Scale, lettering, line, mark, percent_axes, svg, ticks
 
 Point = tuple[float, float]
 
@@ -27,25 +27,17 @@ class Move:
     before: Point | None = None
 
 
-def svg(width: int, height: int, title: str, description: str, body: str, kind: str) -> str:
-    """An accessible picture that scales with its column; title and description are escaped here, body is not."""
-    return (
-        f'<svg class="plot {kind}" viewBox="0 0 {width} {height}" role="img">'
-        f"<title>{safe(title)}</title><desc>{safe(description)}</desc>{body}</svg>"
-    )
-
-
 def strip(name: str, after: dict[str, Any], before: dict[str, Any] | None) -> str:
     """One metric on a line from 0 to 100 %: ring = before, disc = after, whiskers = 95 % intervals."""
     width, left, height = 200, 10, 40
-    x = _Scale(0, 100, left, width - left)
-    marks = [_line(x(tick), 4, x(tick), height - 4, "grid") for tick in (0, 50, 100)]
-    marks.append(_line(x(0), height / 2, x(100), height / 2, "grid"))
+    x = Scale(0, 100, left, width - left)
+    marks = [line(x(tick), 4, x(tick), height - 4, "grid") for tick in (0, 50, 100)]
+    marks.append(line(x(0), height / 2, x(100), height / 2, "grid"))
     words = []
     for kind, side, y in (("before", before, 11), ("after", after, 29)):
         if side and side["n"]:
-            marks.append(_line(x(side["low"]), y, x(side["high"]), y, f"whisker {kind}"))
-            marks.append(_mark(x(side["value"]), y, kind))
+            marks.append(line(x(side["low"]), y, x(side["high"]), y, f"whisker {kind}"))
+            marks.append(mark(x(side["value"]), y, kind))
             words.append(f"{kind} {number(side['value'])} %, {number(side['low'])} to {number(side['high'])}")
     return svg(width, height, name, "; ".join(words) or "no scored item", "".join(marks), "strip")
 
@@ -56,17 +48,12 @@ def tradeoff(moves: Sequence[Move], x_title: str, y_title: str, right_is_better:
     ``y`` is better when lower; the corner to wish for is shaded.
     """
     width, height, left, right, top, bottom = 360, 340, 46, 346, 14, 290
-    x, y = _Scale(0, 100, left, right), _Scale(0, 100, bottom, top)
+    x, y = Scale(0, 100, left, right), Scale(0, 100, bottom, top)
     corner = x(100) if right_is_better else x(0)
     inner = corner + (-1 if right_is_better else 1) * (x(25) - x(0))
     goal = f"{corner:.0f},{y(25):.0f} {inner:.0f},{bottom} {corner:.0f},{bottom}"
     body = [f'<polygon class="goal" points="{goal}"/>']
-    for tick in (0, 25, 50, 75, 100):
-        body += [_line(x(tick), top, x(tick), bottom, "grid"), _line(left, y(tick), right, y(tick), "grid")]
-        body += [_text(x(tick), bottom + 17, f"{tick}", "middle"), _text(left - 8, y(tick) + 4, f"{tick}", "end")]
-    middle = (top + bottom) / 2
-    body.append(_text((left + right) / 2, bottom + 38, f"{x_title}, %", "middle", "axis"))
-    body.append(_text(14, middle, f"{y_title}, %", "middle", "axis", f'transform="rotate(-90 14 {middle:.0f})"'))
+    body += percent_axes(x, y, f"{x_title}, %", f"{y_title}, %", (left, right, top, bottom))
     body += [f'<g class="small">{_marks(move, x, y, 3)}</g>' for move in moves[1:]]
     body.append(_arrow(moves[0], x, y))
     body.append(_labels(moves[0], x, y))
@@ -80,19 +67,22 @@ def curve(
 ) -> str:
     """A loss curve: thin = as logged, thick = mean over ``window`` logged values around each; 300 points at most."""
     width, height, left, right, top, bottom = 360, 200, 40, 346, 12, 160
-    x, y = _Scale(steps[0], max(steps[-1], steps[0] + 1), left, right), _Scale(low, high, bottom, top)
+    x, y = Scale(steps[0], max(steps[-1], steps[0] + 1), left, right), Scale(low, high, bottom, top)
     logged = [(float(step), value) for step, value in zip(steps, values, strict=True) if value is not None]
     smooth = _smooth(logged, window)
     body = []
-    for tick in _ticks(low, high):
-        body += [_line(left, y(tick), right, y(tick), "grid"), _text(left - 8, y(tick) + 4, f"{tick:g}", "end")]
-    body += [_text(left, bottom + 18, count(steps[0]), "start"), _text(right, bottom + 18, count(steps[-1]), "end")]
-    body.append(_text((left + right) / 2, bottom + 34, "step", "middle", "axis"))
+    for tick in ticks(low, high):
+        body += [line(left, y(tick), right, y(tick), "grid"), lettering(left - 8, y(tick) + 4, f"{tick:g}", "end")]
+    body += [
+        lettering(left, bottom + 18, count(steps[0]), "start"),
+        lettering(right, bottom + 18, count(steps[-1]), "end"),
+    ]
+    body.append(lettering((left + right) / 2, bottom + 34, "step", "middle", "axis"))
     for points, kind in ((logged, "raw"), (smooth, "smooth")):
         path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in _thinned(points, 300))
         body.append(f'<polyline class="{kind}" points="{path}"/>')
     if len(logged) == 1:
-        body.append(_mark(x(logged[0][0]), y(logged[0][1]), "after"))
+        body.append(mark(x(logged[0][0]), y(logged[0][1]), "after"))
     said = f"{len(logged)} values; smoothed from {smooth[0][1]:.2f} to {smooth[-1][1]:.2f}" if smooth else "no value"
     return svg(width, height, f"Loss by step: {title}", said, "".join(body), "curve")
 
@@ -106,37 +96,14 @@ def bar(share: float, title: str) -> str:
     )
 
 
-class _Scale:
-    """A straight map from data to picture."""
-
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.start = low, start
-        self.factor = (end - start) / (high - low)
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) * self.factor
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def _text(x: float, y: float, words: str, anchor: str, kind: str = "tick", extra: str = "") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {extra}>{safe(words)}</text>'
-
-
-def _mark(x: float, y: float, kind: str, radius: float = 5) -> str:
-    return f'<circle class="mark {kind}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"/>'
-
-
-def _marks(move: Move, x: _Scale, y: _Scale, radius: float) -> str:
+def _marks(move: Move, x: Scale, y: Scale, radius: float) -> str:
     """A ring for before and a disc for after, with a title that names them."""
-    before = "" if move.before is None else _mark(x(move.before[0]), y(move.before[1]), "before", radius)
-    after = _mark(x(move.after[0]), y(move.after[1]), "after", radius)
+    before = "" if move.before is None else mark(x(move.before[0]), y(move.before[1]), "before", radius)
+    after = mark(x(move.after[0]), y(move.after[1]), "after", radius)
     return f"<g><title>{safe(move.label)}</title>{before}{after}</g>"
 
 
-def _arrow(move: Move, x: _Scale, y: _Scale, radius: float = 8) -> str:
+def _arrow(move: Move, x: Scale, y: Scale, radius: float = 8) -> str:
     """A move's marks with an arrow between them, which stops short of the disc; none where they touch."""
     marks = _marks(move, x, y, radius)
     if move.before is None:
@@ -149,10 +116,10 @@ def _arrow(move: Move, x: _Scale, y: _Scale, radius: float = 8) -> str:
     base, tail = tip - along * 10, start + along * radius
     corners = (tip, base + along * 5j, base - along * 5j)
     head = " ".join(f"{corner.real:.1f},{corner.imag:.1f}" for corner in corners)
-    return f'{_line(tail.real, tail.imag, base.real, base.imag, "arrow")}<polygon class="head" points="{head}"/>{marks}'
+    return f'{line(tail.real, tail.imag, base.real, base.imag, "arrow")}<polygon class="head" points="{head}"/>{marks}'
 
 
-def _labels(move: Move, x: _Scale, y: _Scale) -> str:
+def _labels(move: Move, x: Scale, y: Scale) -> str:
     """The words beside a move's ends, on the side that has room; one above the other where the ends are close."""
     ends = [("after", move.after)] if move.before is None else [("before", move.before), ("after", move.after)]
     ends.sort(key=lambda end: end[1][1], reverse=True)
@@ -164,7 +131,7 @@ def _labels(move: Move, x: _Scale, y: _Scale) -> str:
     for (when, at), level in zip(ends, levels, strict=True):
         offset, anchor = (15, "start") if at[0] <= 60 else (-15, "end")
         shown = rate(at[1]) if move.before is None else f"{when} {rate(at[1])}"
-        labels.append(_text(x(at[0]) + offset, level, shown, anchor, f"label {when}"))
+        labels.append(lettering(x(at[0]) + offset, level, shown, anchor, f"label {when}"))
     return "".join(labels)
 
 
@@ -192,12 +159,3 @@ def _thinned(points: Sequence[Point], most: int) -> Sequence[Point]:
     every = -(-len(points) // most) if points else 1
     kept = list(points[::every])
     return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Two to six round numbers from low to high."""
-    rough = (high - low) / 5
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
-    first = math.ceil(low / step - 1e-9)
-    return [round(index * step, 10) for index in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from vlsafe.evaluation.markup import safe
-from vlsafe.evaluation.plots import _line, _Scale, _text, _ticks, svg
 from vlsafe.evaluation.report_text import number
+from vlsafe.evaluation.svg import Scale, lettering, line, percent_axes, svg, ticks
 from vlsafe.studies.runs import Curve
 from vlsafe.studies.tradeoff import Spread
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 346, 14, 250
+_FRAME = _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 346, 14, 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Dot:
 
 def plane(dots: Sequence[Dot], x_title: str, y_title: str, right_is_better: bool) -> str:
     """Every run as a dot, those of the front filled and joined; the corner to wish for is shaded."""
-    x, y = _Scale(0, 100, _LEFT, _RIGHT), _Scale(0, 100, _BOTTOM, _TOP)
+    x, y = Scale(0, 100, _LEFT, _RIGHT), Scale(0, 100, _BOTTOM, _TOP)
     corner, inner = (x(100), x(75)) if right_is_better else (x(0), x(25))
     body = [f'<polygon class="goal" points="{corner:.0f},{y(25):.0f} {inner:.0f},{_BOTTOM} {corner:.0f},{_BOTTOM}"/>']
-    body += _percent_axes(x, y, x_title, y_title)
+    body += percent_axes(x, y, x_title, f"{y_title}, %", _FRAME)
     best = sorted((dot.x, dot.y) for dot in dots if dot.best)
     body.append(f'<polyline class="raw" points="{" ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in best)}"/>')
     body += [_dot(x(dot.x), y(dot.y), "after" if dot.best else "before", dot.label) for dot in dots]
@@ -41,15 +41,15 @@ def plane(dots: Sequence[Dot], x_title: str, y_title: str, right_is_better: bool
 def with_intervals(points: Sequence[tuple[float, Spread]], x_title: str, y_title: str) -> str:
     """A rate against a number, the mean over seeds with its interval; places are even where the number is uneven."""
     points = sorted(points, key=lambda point: point[0])
-    x, y = _Scale(0, max(len(points) - 1, 1), _LEFT + 14, _RIGHT - 14), _Scale(0, 100, _BOTTOM, _TOP)
-    body = _percent_axes(None, y, x_title, y_title)
+    x, y = Scale(0, max(len(points) - 1, 1), _LEFT + 14, _RIGHT - 14), Scale(0, 100, _BOTTOM, _TOP)
+    body = percent_axes(None, y, x_title, f"{y_title}, %", _FRAME)
     path = " ".join(f"{x(place):.1f},{y(each.mean):.1f}" for place, (_, each) in enumerate(points))
     body.append(f'<polyline class="smooth" points="{path}"/>')
     for place, (value, each) in enumerate(points):
         if each.low is not None and each.high is not None:
-            body.append(_line(x(place), y(each.low), x(place), y(each.high), "whisker after"))
+            body.append(line(x(place), y(each.low), x(place), y(each.high), "whisker after"))
         body.append(_dot(x(place), y(each.mean), "after", f"{value:g}: {number(each.mean)} over {each.n} seeds"))
-        body.append(_text(x(place), _BOTTOM + 17, f"{value:g}", "middle"))
+        body.append(lettering(x(place), _BOTTOM + 17, f"{value:g}", "middle"))
     said = "; ".join(f"{value:g}: {number(each.mean)}, {each.n} seeds" for value, each in points)
     return svg(360, 300, f"{y_title} against {x_title}", said, "".join(body), "plane")
 
@@ -60,11 +60,11 @@ def lines(curves: Sequence[tuple[str, Curve]], title: str) -> str:
     last = max(step for _, curve in curves for step, _ in curve)
     low, high = min(values), max(values)
     low, high = (low, high) if high > low else (low - 1, high + 1)
-    x, y = _Scale(0, max(last, 1), _LEFT, _RIGHT), _Scale(low, high, 160, 12)
-    body = [_line(_LEFT, y(tick), _RIGHT, y(tick), "grid") for tick in _ticks(low, high)]
-    body += [_text(_LEFT - 8, y(tick) + 4, f"{tick:g}", "end") for tick in _ticks(low, high)]
-    body += [_text(_LEFT, 178, "0", "start"), _text(_RIGHT, 178, str(last), "end")]
-    body.append(_text((_LEFT + _RIGHT) / 2, 194, "step", "middle", "axis"))
+    x, y = Scale(0, max(last, 1), _LEFT, _RIGHT), Scale(low, high, 160, 12)
+    body = [line(_LEFT, y(tick), _RIGHT, y(tick), "grid") for tick in ticks(low, high)]
+    body += [lettering(_LEFT - 8, y(tick) + 4, f"{tick:g}", "end") for tick in ticks(low, high)]
+    body += [lettering(_LEFT, 178, "0", "start"), lettering(_RIGHT, 178, str(last), "end")]
+    body.append(lettering((_LEFT + _RIGHT) / 2, 194, "step", "middle", "axis"))
     for name, curve in curves:
         path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in curve)
         body.append(f'<polyline class="raw" points="{path}"><title>{safe(name)}</title></polyline>')
@@ -79,14 +79,14 @@ def lines(curves: Sequence[tuple[str, Curve]], title: str) -> str:
 def parallel(axes: Sequence[str], rows: Sequence[tuple[str, Sequence[float | str], bool]]) -> str:
     """Parallel coordinates: a line a run over all axes; numbers by size, words by their order; the front is thick."""
     width, top, bottom = max(360, 130 * len(axes)), 40, 220
-    x = _Scale(0, max(len(axes) - 1, 1), 60, width - 60)
+    x = Scale(0, max(len(axes) - 1, 1), 60, width - 60)
     body, scales = [], []
     for place, name in enumerate(axes):
         scale, marks = _axis([values[place] for _, values, _ in rows], bottom, top)
         scales.append(scale)
-        body.append(_line(x(place), top, x(place), bottom, "grid"))
-        body.append(_text(x(place), 20 if place % 2 else 32, name, "middle", "axis"))
-        body += [_text(x(place) + 5, level + 4, words, "start") for words, level in marks]
+        body.append(line(x(place), top, x(place), bottom, "grid"))
+        body.append(lettering(x(place), 20 if place % 2 else 32, name, "middle", "axis"))
+        body += [lettering(x(place) + 5, level + 4, words, "start") for words, level in marks]
     for label, values, best in sorted(rows, key=lambda row: row[2]):
         path = " ".join(f"{x(place):.1f},{scales[place][value]:.1f}" for place, value in enumerate(values))
         kind = "smooth" if best else "raw"
@@ -99,25 +99,12 @@ def _axis(values: Sequence[float | str], bottom: float, top: float) -> tuple[dic
     """Value -> height, and the words beside the axis with their heights."""
     numbers = [value for value in values if not isinstance(value, str)]
     if len(numbers) == len(values) and max(numbers) > min(numbers):
-        scale = _Scale(min(numbers), max(numbers), bottom, top)
+        scale = Scale(min(numbers), max(numbers), bottom, top)
         return {v: scale(v) for v in numbers}, [(f"{v:.3g}", scale(v)) for v in (min(numbers), max(numbers))]
     kinds = list(dict.fromkeys(values))
-    place = _Scale(0, max(len(kinds) - 1, 1), bottom, top)
+    place = Scale(0, max(len(kinds) - 1, 1), bottom, top)
     heights = {kind: place(index) for index, kind in enumerate(kinds)}
     return heights, [(f"{k:.3g}" if not isinstance(k, str) else k[-14:], height) for k, height in heights.items()]
-
-
-def _percent_axes(x: _Scale | None, y: _Scale, x_title: str, y_title: str) -> list[str]:
-    middle = (_TOP + _BOTTOM) / 2
-    body = []
-    for tick in (0, 25, 50, 75, 100):
-        body += [_line(_LEFT, y(tick), _RIGHT, y(tick), "grid"), _text(_LEFT - 8, y(tick) + 4, f"{tick}", "end")]
-        if x is not None:
-            body += [_line(x(tick), _TOP, x(tick), _BOTTOM, "grid")]
-            body += [_text(x(tick), _BOTTOM + 17, f"{tick}", "middle")]
-    body.append(_text((_LEFT + _RIGHT) / 2, _BOTTOM + 38, x_title, "middle", "axis"))
-    body.append(_text(14, middle, f"{y_title}, %", "middle", "axis", f'transform="rotate(-90 14 {middle:.0f})"'))
-    return body
 
 
 def _dot(x: float, y: float, kind: str, label: str) -> str:
