@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.tiny_run import tiny_run
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -32,6 +34,12 @@ def _this_machine_only() -> Iterator[None]:
 
 def _is_loopback(host: str) -> bool:
     return host == "localhost" or ipaddress.ip_address(host.partition("%")[0]).is_loopback
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The config of a whole run on a tiny model, in ``tmp_path``; its run directory is ``tmp_path / "run"``."""
+    return tiny_run(tmp_path)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import torch
 from fitting import changed, tensors
 
 from tests.checkpointing.conftest import Fit
-from tests.runs.conftest import config  # noqa: F401  a fixture
 from vlsafe.__main__ import main
 from vlsafe.errors import ConfigError
 from vlsafe.resuming import RECORD, RunIdentity, checkpoint_to_resume
@@ -73,7 +72,7 @@ def test_keys_of_the_place_are_no_part_of_a_run() -> None:
     assert record.config == {"trainer.max_steps": "3"}
 
 
-def test_resume_auto_through_the_door(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_resume_auto_through_the_door(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["fit", "--config", str(config), "--resume=auto", "--checkpoints.every=1", "--evaluation.benchmarks=[]"]
     assert main([*argv, "--trainer.max_steps=2"]) == 0
     run = tmp_path / "run"

@@ -11,7 +11,6 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from tests.runs.conftest import config  # noqa: F401  a fixture
 from vlsafe.__main__ import main
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.stopping import Interrupted, Preempted, StopSignals
@@ -20,7 +19,7 @@ from vlsafe.stopping import Interrupted, Preempted, StopSignals
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_preempted_run_saves_and_is_gone_on_with(
     number: int,
-    config: Path,  # noqa: F811
+    config: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -1,4 +1,4 @@
-"""A config whose every part is tiny, for whole runs through the command line."""
+"""A config whose every part is tiny, and its data, for whole runs through the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.tiny import VISION, alpaca_file, draw, language_model, llava_file, save_tokenizer
@@ -32,9 +31,8 @@ def vlguard_folder(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    """A config whose every part is tiny; LoRA on the language model, full projector."""
+def tiny_run(tmp_path: Path) -> Path:
+    """A config in ``tmp_path`` whose every part is tiny, with its data; LoRA on the language model, full projector."""
     tokenizer = save_tokenizer(tmp_path / "tokenizer", eos_token="<|im_end|>")
     guard = vlguard_folder(tmp_path / "guard")
     content = {
