@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ Curve = list[tuple[int, float]]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``config`` is flat, dotted key -> value. Rates are in percent; ``utility`` is None without a utility side."""
+    """``label`` is what pages call it. ``config`` is flat, dotted key -> value. Rates are in percent; ``utility`` is None without a utility side."""
 
     path: Path
+    label: str
     config: dict[str, Any]
     report: dict[str, Any]
     asr: float
@@ -58,7 +59,14 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
         found += reports
     if problems:
         raise DataError(problems)
-    runs = [_read(report) for report in dict.fromkeys(path.resolve() for path in found)]
+    runs = [read_run(report) for report in dict.fromkeys(path.resolve() for path in found)]
+    check_comparable(runs)
+    return labelled(runs) if len(runs) > 1 else runs
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Raises DataError naming runs that were judged by different judges, or measured by different metrics."""
+    problems = []
     first = runs[0]
     for run in runs[1:]:
         if run.report["judge"] != first.report["judge"]:
@@ -67,7 +75,16 @@ def read_runs(paths: Sequence[Path]) -> list[Run]:
             problems.append(f"{run.path} and {first.path} were not measured by the same metrics")
     if problems:
         raise DataError(problems)
-    return runs
+
+
+def labelled(runs: Sequence[Run]) -> list[Run]:
+    """Each run by what tells it from the others: the part of its path in which they differ."""
+    parts = [list(run.path.resolve().parts) for run in runs]
+    for end in (0, -1):
+        while len({each[end] for each in parts}) == 1 and all(len(each) > 1 for each in parts):
+            for each in parts:
+                each.pop(end)
+    return [replace(run, label="/".join(each)) for run, each in zip(runs, parts, strict=True)]
 
 
 def settings(runs: Sequence[Run]) -> list[str]:
@@ -91,7 +108,8 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
     return list(grouped.values())
 
 
-def _read(path: Path) -> Run:
+def read_run(path: Path) -> Run:
+    """The run of a ``report.json``. Raises DataError where it holds no harm or no benign side."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         means = {mean.side: mean.after for mean in report_text.means(report)}
@@ -101,7 +119,9 @@ def _read(path: Path) -> Run:
     config = path.parent / "config.yaml"
     content = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
     curves = _curves(path.parent / "metrics.csv")
-    return Run(path.parent, dict(_flat(content)), report, asr, over_refusal, means.get("utility"), curves)
+    return Run(
+        path.parent, path.parent.name, dict(_flat(content)), report, asr, over_refusal, means.get("utility"), curves
+    )
 
 
 def _flat(content: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""The verb ``study``: runs compared on one page, and what was forgotten between two evaluations."""
+"""The verb ``study``: stages run one from another, runs compared on one page, what was forgotten between two."""
 
 from __future__ import annotations
 
@@ -6,22 +6,45 @@ import argparse
 import json
 from pathlib import Path
 
+from rich.console import Console
+
 from vlsafe.errors import ConfigError
 from vlsafe.evaluation.records import write_text
 from vlsafe.studies.forgetting import FORGOTTEN, forgetting_between
-from vlsafe.studies.runs import read_runs
+from vlsafe.studies.pipeline import Pipeline
+from vlsafe.studies.runs import check_comparable, read_runs
+from vlsafe.studies.stage_file import read_stages
 from vlsafe.studies.study_page import page
 from vlsafe.studies.tradeoff import front
 
+_SHARE = "data.init_args.parts.safety.share"
+
 
 def main(argv: list[str]) -> int:
-    """``study report RUN... --out FILE`` and ``study forgetting BEFORE AFTER [--out FILE]``. Raises VlsafeError."""
+    """``study run STAGE.yaml...``, ``study report RUN... --out FILE``, ``study forgetting BEFORE AFTER``.
+
+    Raises VlsafeError.
+    """
     parser = argparse.ArgumentParser(
         prog="vlsafe study",
         allow_abbrev=False,
-        description="Compare finished runs. Reads run directories; writes one HTML page, or a table.",
+        description="Run stages one from another, or compare finished runs. Reads stage files or run directories; "
+        "writes run directories, one HTML page, or a table.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
+    stages = verbs.add_parser(
+        "run",
+        allow_abbrev=False,
+        help="a pipeline of runs, each from an earlier one's model",
+        description="Bring every stage to its end; the same command goes on after a kill, and runs no finished stage "
+        "again unless its config or the model that it starts from has changed.",
+        epilog="Reads fit configs with a header `stage`. Writes DIR/<stage>/run, a run directory each, with stage.json, "
+        "command.json and output.log beside it; DIR/stages.json and DIR/study.html. Exit status 1 when a stage failed.",
+    )
+    stages.add_argument("stages", type=Path, nargs="+", metavar="STAGE.yaml")
+    stages.add_argument("--out", type=Path, metavar="DIR", help="default: runs/<name of the stage files' folder>")
+    stages.add_argument("--config", type=Path, action="append", default=[], help="laid over every stage; repeatable")
+    stages.add_argument("--share", default=_SHARE, help="config key of the report's share plot")
     report = verbs.add_parser(
         "report",
         allow_abbrev=False,
@@ -32,7 +55,7 @@ def main(argv: list[str]) -> int:
     )
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     report.add_argument("--out", type=Path, required=True, metavar="FILE.html")
-    report.add_argument("--share", default="data.init_args.parts.safety.share", help="config key of the share plot")
+    report.add_argument("--share", default=_SHARE, help="config key of the share plot")
     pair = verbs.add_parser(
         "forgetting",
         allow_abbrev=False,
@@ -46,7 +69,28 @@ def main(argv: list[str]) -> int:
     pair.add_argument("--judge", help="whose verdicts (default: the one that the folders were made with)")
     pair.add_argument("--out", type=Path, metavar="FILE.json")
     options = parser.parse_args(argv)
-    return _report(options) if options.verb == "report" else _forgetting(options)
+    return {"run": _run, "report": _report, "forgetting": _forgetting}[options.verb](options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    missing = [f"--config {path}: no such file" for path in options.config if not path.is_file()]
+    if missing:
+        raise ConfigError(missing)
+    stages = read_stages(options.stages)
+    directory: Path = options.out or Path("runs") / options.stages[0].resolve().parent.name
+    pipeline = Pipeline(stages, directory, options.config)
+    try:
+        pipeline.run()
+    finally:
+        Console().print(pipeline.table())
+        write_text(directory / "stages.json", json.dumps(pipeline.rows(), indent=1) + "\n")
+    runs = pipeline.runs()
+    if runs:
+        check_comparable(runs)
+        write_text(directory / "study.html", page(runs, directory / "study.html", options.share))
+        print(f"report: {directory / 'study.html'}")
+    print(f"study: {directory}")
+    return 0
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ def _header(runs: Sequence[Run], keys: Sequence[str]) -> str:
     if best is None:
         said = "No setting can be recommended: no run has an objective in its report."
     else:
-        chosen = ", ".join(f"{_short(key)} = {best[0].config.get(key)}" for key in keys) or best[0].path.name
+        chosen = ", ".join(f"{_short(key)} = {best[0].config.get(key)}" for key in keys) or best[0].label
         cost = f"attack success {number(fmean(r.asr for r in best))} %, over-refusal "
         cost += f"{number(fmean(r.over_refusal for r in best))} %"
         if all(run.utility is not None for run in best):
@@ -60,7 +60,7 @@ def _planes(runs: Sequence[Run]) -> str:
         drawn.append(("Utility", True, [run.utility or 0.0 for run in runs]))
     figures = []
     for title, right, values in drawn:
-        dots = [plots.Dot(r.path.name, v, r.asr, r.path in best) for r, v in zip(runs, values, strict=True)]
+        dots = [plots.Dot(r.label, v, r.asr, r.path in best) for r, v in zip(runs, values, strict=True)]
         plot = plots.plane(dots, f"{title}, %", "Attack success", right)
         figures.append(f"<figure><figcaption>Against {title.lower()}</figcaption>{plot}</figure>")
     told = markup.legend(
@@ -97,7 +97,7 @@ def _curves(runs: Sequence[Run]) -> str:
     names = sorted({name for run in runs for name in run.curves if not name.startswith("objective/")})
     figures = []
     for name in names:
-        curves = [(run.path.name, run.curves[name]) for run in runs if run.curves.get(name)]
+        curves = [(run.label, run.curves[name]) for run in runs if run.curves.get(name)]
         if any(len(curve) > 1 for _, curve in curves):
             plot = plots.lines(curves, name)
             figures.append(f"<figure><figcaption>{safe(name)}</figcaption>{plot}</figure>")
@@ -121,7 +121,7 @@ def _parallel(runs: Sequence[Run], keys: Sequence[str]) -> str:
     for run in runs:
         values = [_shown(run.config.get(key)) for key in keys]
         measured = [run.asr, run.over_refusal, run.utility][: len(results)]
-        rows.append((run.path.name, [*values, *(value or 0.0 for value in measured)], run.path in best))
+        rows.append((run.label, [*values, *(value or 0.0 for value in measured)], run.path in best))
     plot = plots.parallel([*map(_short, keys), *results], rows)
     told = markup.legend("A line is a run, from its settings to its results; thick: on the Pareto front.")
     return markup.section("All settings at once", f'{told}<div class="wide">{plot}</div>')
@@ -134,7 +134,7 @@ def _table(runs: Sequence[Run], keys: Sequence[str], out: Path) -> str:
     for run in sorted(runs, key=lambda run: -(run.objective if run.objective is not None else -1)):
         page = run.path / "report.html"
         link = safe(Path(os.path.relpath(page, out.resolve().parent)).as_posix())
-        name = f'<a href="{link}">{safe(run.path.name)}</a>' if page.is_file() else safe(run.path.name)
+        name = f'<a href="{link}">{safe(run.label)}</a>' if page.is_file() else safe(run.label)
         chip = f" {markup.chip('better', 'front')}" if run.path in best else ""
         numbers = [
             "—" if value is None else number(value) for value in (run.asr, run.over_refusal, run.utility, run.objective)

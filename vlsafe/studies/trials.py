@@ -1,4 +1,4 @@
-"""One trial of a sweep: a process with a folder, a lock that lives as long as the process, and what it measured."""
+"""One trial of a sweep or stage of a pipeline: a process with a folder, a lock that lives as long, what it measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -40,14 +39,12 @@ def locked(folder: Path) -> IO[str] | None:
 
 @dataclass
 class Running:
-    """A trial whose process this one has started; ``values`` are its parameters."""
+    """A process that this one has started, in its own folder, with the lock that it holds."""
 
     number: int
-    values: Values
     folder: Path
     process: subprocess.Popen[bytes]
     lock: IO[str]
-    began: float
 
     def stop(self, patience: float = 30.0) -> None:
         """End the process and all that it has started: asked first, then made to."""
@@ -60,8 +57,12 @@ class Running:
 
 
 def start(sweep: SweepFile, number: int, values: Values, folder: Path, lock: IO[str]) -> Running:
-    """Run the trial's command with ``--run_dir`` at its end, its output in ``output.log``."""
-    command = sweep.rendered(values, f"--run_dir={folder / 'run'}")
+    """Run the trial's command with ``--run_dir`` at its end."""
+    return launch(sweep.rendered(values, f"--run_dir={folder / 'run'}"), number, folder, lock)
+
+
+def launch(command: list[str], number: int, folder: Path, lock: IO[str]) -> Running:
+    """Start ``command``, which inherits the lock; it is kept in ``command.json``, its output goes to ``output.log``."""
     (folder / "command.json").write_text(json.dumps(command, indent=1) + "\n", encoding="utf-8")
     # Without a server: what a W&B logger in the config writes stays here, and `wandb sync` may send it later.
     environment = {"WANDB_MODE": "offline"} | os.environ
@@ -75,7 +76,7 @@ def start(sweep: SweepFile, number: int, values: Values, folder: Path, lock: IO[
             start_new_session=True,
             pass_fds=[lock.fileno()],
         )
-    return Running(number, values, folder, process, lock, time.monotonic())
+    return Running(number, folder, process, lock)
 
 
 def measured(folder: Path, metric: str) -> float | None:

@@ -1,0 +1,241 @@
+"""A pipeline: stages run one after another, each from an earlier one's model, as processes that survive a kill."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import yaml
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from vlsafe.errors import ConfigError, VlsafeError
+from vlsafe.evaluation.records import write_text
+from vlsafe.studies.runs import Run, read_run
+from vlsafe.studies.stage_file import Stage
+from vlsafe.studies.trials import Running, last_words, launch, locked
+
+
+class Pipeline:
+    """Brings every stage to its end, in ``directory/<stage>``: ``stage.json``, the config as laid (``stage.yaml``,
+    ``start.yaml``), ``command.json``, ``output.log`` and ``run``, the run directory.
+
+    A stage is known by its key: its whole config and the fingerprint of the model that it starts from. One that has
+    finished under its key is never run again; one that was killed goes on from its newest checkpoint. Where the key
+    has changed, the folder is kept beside it as ``<stage>.<old key>`` and the stage is run anew, and so are those that
+    start from it, since its model is another one.
+
+    Args:
+        stages: in an order in which each follows the one that it starts from.
+        directory: the study directory.
+        overlays: configs laid over every stage's own.
+        interval: seconds between two looks at the running process.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], directory: Path, overlays: Sequence[Path] = (), interval: float = 1.0
+    ) -> None:
+        self.stages = stages
+        self.directory = directory
+        self.overlays = tuple(overlays)
+        self.interval = interval
+        self.states = {stage.name: "waits" for stage in stages}
+        self._prints: dict[Path, str] = {}
+        self._runs: dict[str, Run] = {}
+
+    def run(self) -> None:
+        """Raises ConfigError where a stage's config is wrong, before any is run; VlsafeError naming the stages that
+        failed and those that could not begin, after all others have run."""
+        problems: list[str] = []
+        with Live(self.table(), console=Console(stderr=True), auto_refresh=False) as live:
+            self._check()
+            for stage in self.stages:
+                if stage.after is not None and self.states[stage.after] != "finished":
+                    self.states[stage.name] = "cannot begin"
+                    problems.append(f"stage {stage.name} cannot begin: it starts from {stage.after}")
+                else:
+                    self._bring(stage, live)
+                if self.states[stage.name] == "failed":
+                    folder = self.folder(stage.name)
+                    problems.append(f"stage {stage.name} failed, see {folder}/output.log: {last_words(folder)}")
+                self._show(live)
+        if problems:
+            raise VlsafeError(problems)
+
+    def folder(self, name: str) -> Path:
+        return self.directory / name
+
+    # --- one stage ----------------------------------------------------------------------------------------------------
+
+    def _bring(self, stage: Stage, live: Live) -> None:
+        folder, key = self.folder(stage.name), self._key(stage)
+        lock = self._awaited(folder, stage, live)
+        kept = record(folder)
+        if kept.get("key", key) != key:
+            folder.rename(folder.with_name(f"{stage.name}.{kept['key'][:8]}"))
+            lock.close()
+            lock = self._awaited(folder, stage, live)
+        if finished(folder, key):
+            lock.close()
+        else:
+            self._write(stage, key, finished=False, seconds=None)
+            command = self._command(stage, folder)
+            began = time.monotonic()
+            running = launch([*command, f"--run_dir={folder / 'run'}", "--resume=auto"], 0, folder, lock)
+            status = self._watched(running, stage, live)
+            lock.close()
+            if status:
+                self.states[stage.name] = "failed"
+                return
+            self._write(stage, key, finished=True, seconds=time.monotonic() - began)
+        self.states[stage.name] = "finished"
+        if (folder / "run" / "report.json").is_file():
+            self._runs[stage.name] = replace(read_run(folder / "run" / "report.json"), label=stage.name)
+
+    def _write(self, stage: Stage, key: str, finished: bool, seconds: float | None) -> None:
+        """``seconds`` are those of the last process: what a killed one took is not known."""
+        told = {"name": stage.name, "after": stage.after, "file": str(stage.path), "flags": dict(stage.flags)}
+        told |= {"key": key, "config": self._key_of_config(stage), "finished": finished, "seconds": seconds}
+        write_text(self.folder(stage.name) / "stage.json", json.dumps(told, indent=1) + "\n")
+
+    def _awaited(self, folder: Path, stage: Stage, live: Live) -> IO[str]:
+        """The stage's lock; a process of it that has outlived its pipeline is waited for."""
+        while (lock := locked(folder)) is None:
+            self.states[stage.name] = "runs already"
+            self._show(live)
+            time.sleep(self.interval)
+        return lock
+
+    def _watched(self, running: Running, stage: Stage, live: Live) -> int:
+        try:
+            while (status := running.process.poll()) is None:
+                step = last_step(running.folder / "run" / "metrics.csv")
+                self.states[stage.name] = "runs" if step is None else f"runs, step {step}"
+                self._show(live)
+                time.sleep(self.interval)
+            return status
+        except BaseException:
+            running.stop()
+            raise
+
+    def _command(self, stage: Stage, folder: Path) -> list[str]:
+        """The stage's ``fit``, whose own part and start are written into ``folder`` as they are laid."""
+        write_text(folder / "stage.yaml", yaml.safe_dump(dict(stage.content), sort_keys=False))
+        configs = [*stage.configs, folder / "stage.yaml", *self.overlays]
+        if stage.after is not None:
+            started = {"checkpoint": str(self.folder(stage.after) / "run" / "model")}
+            backbone = {"class_path": "vlsafe.PretrainedVLLM", "init_args": started}
+            write_text(folder / "start.yaml", yaml.safe_dump({"model": {"init_args": {"backbone": backbone}}}))
+            configs.append(folder / "start.yaml")
+        laid = [f"--config={path}" for path in configs]
+        flags = [f"--{name}={value}" for name, value in stage.flags.items()]
+        return [sys.executable, "-m", "vlsafe", "fit", *laid, *flags]
+
+    # --- what is known beforehand -------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Every stage file that has something left to run is parsed by ``fit`` first: a wrong key in the last one would
+        else be told after hours. The first one to run tells its own."""
+        left = {s.path: s for s in reversed(self.stages) if not self._looks_finished(s)}
+        problems = []
+        for stage in [*reversed(left.values())][1:]:
+            with TemporaryDirectory() as folder:
+                command = [*self._command(stage, Path(folder)), "--print_config"]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                problems.append(f"{stage.path}: {done.stderr.strip().removeprefix('error: ')}")
+        if problems:
+            raise ConfigError(problems)
+
+    def _looks_finished(self, stage: Stage) -> bool:
+        kept = record(self.folder(stage.name))
+        return bool(kept.get("finished")) and kept["config"] == self._key_of_config(stage)
+
+    def _key_of_config(self, stage: Stage) -> str:
+        return stage.key(self.overlays, None)
+
+    def _key(self, stage: Stage) -> str:
+        start = None if stage.after is None else self._fingerprint(self.folder(stage.after) / "run" / "model")
+        return stage.key(self.overlays, start)
+
+    def _fingerprint(self, model: Path) -> str:
+        if model not in self._prints:
+            self._prints[model] = model_fingerprint(model)
+        return self._prints[model]
+
+    # --- what is told -------------------------------------------------------------------------------------------------
+
+    def runs(self) -> list[Run]:
+        """The finished stages that were evaluated, read back, in the order of the stages."""
+        return [self._runs[stage.name] for stage in self.stages if stage.name in self._runs]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every stage: its record, its state and, where it was evaluated, rates and the objective in percent."""
+        rows = []
+        for stage in self.stages:
+            row = {
+                "stage": stage.name,
+                "after": stage.after,
+                "flags": dict(stage.flags),
+                "state": self.states[stage.name],
+            }
+            run = self._runs.get(stage.name)
+            if run is not None:
+                row |= {"asr": run.asr, "over_refusal": run.over_refusal, "utility": run.utility}
+                row |= {"objective": run.objective, "seconds": record(self.folder(stage.name))["seconds"]}
+            rows.append(row)
+        return rows
+
+    def table(self) -> Table:
+        table = Table(title=f"{self.directory}: percent after each stage")
+        measured = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility", "objective": "objective"}
+        for column in ("stage", "after", "with", "state", *measured.values(), "seconds"):
+            table.add_column(column)
+        for row in self.rows():
+            given = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in row["flags"].items())
+            numbers = ["" if row.get(name) is None else f"{row[name]:.1f}" for name in measured]
+            seconds = f"{row['seconds']:.0f}" if "seconds" in row else ""
+            table.add_row(row["stage"], row["after"] or "", given, row["state"], *numbers, seconds)
+        return table
+
+    def _show(self, live: Live) -> None:
+        live.update(self.table(), refresh=True)
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """``stage.json`` of a stage that has begun, else empty."""
+    path = folder / "stage.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def finished(folder: Path, key: str) -> bool:
+    kept = record(folder)
+    return bool(kept.get("finished")) and kept["key"] == key and (folder / "run" / "model").is_dir()
+
+
+def model_fingerprint(model: Path) -> str:
+    """sha256 over the weights, configs and tokenizer of an exported model; its card, which holds a date, is left out."""
+    digest = hashlib.sha256()
+    for path in sorted([*model.glob("*.safetensors"), *model.glob("*.json")]):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def last_step(metrics: Path) -> int | None:
+    """The newest step that a run has logged."""
+    if not metrics.is_file():
+        return None
+    with metrics.open(newline="", encoding="utf-8") as file:
+        steps = [row["step"] for row in csv.DictReader(file) if row.get("step")]
+    return int(steps[-1]) if steps else None
