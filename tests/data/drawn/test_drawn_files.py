@@ -42,12 +42,12 @@ def test_the_schema_and_categories_are_those_of_the_real_vlguard(built: Path, sh
 
 def test_the_counts_are_those_announced(built: Path) -> None:
     counts = {split: Counter(pair.subset for pair in pairs(built, split)) for split in SPLITS}
-    assert counts == {"train": {"U": 400, "SU": 400, "SS": 400}, "test": {"U": 80, "SU": 80, "SS": 80}}
+    assert counts == {"train": {"U": 400, "SU": 500, "SS": 500}, "test": {"U": 80, "SU": 80, "SS": 80}}
     readme = (built / "README.md").read_text(encoding="utf-8")
     assert "Apache-2.0" in readme
     listed = dict(re.findall(r"\| `(.+?)` \| .+? \| (\d+) \|", readme))
     assert {name: int(count) for name, count in listed.items()} == {
-        "train.json": 800,
+        "train.json": 900,
         "test.json": 160,
         "instructions_train.json": 1000,
         "instructions_test.json": 60,

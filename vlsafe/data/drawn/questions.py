@@ -35,7 +35,7 @@ def about_scene(rng: random.Random, split: Split, scene: Scene) -> Question:
         return _question(rng, split, subject, facts)
     if rng.random() < 0.5:
         return _question(rng, split, subject, facts, "answer_yes")
-    absent = rng.choice([k for k in KINDS.values() if not k.test_only and scene.count(k.name) == 0])
+    absent = rng.choice([k for k in KINDS.values() if k.only is None and scene.count(k.name) == 0])
     facts |= {"thing": absent.name, "a_thing": with_article(absent.name)}
     return _question(rng, split, subject, facts, "answer_no")
 

@@ -23,7 +23,7 @@ P = TypeVar("P", Scene, Card, Sign)
 COUNTS: dict[Split, dict[str, dict[Medium, int]]] = {
     "train": {
         "unsafe": {"cards": 200, "scenes": 110, "signs": 90},
-        "safe": {"scenes": 220, "cards": 100, "signs": 80},
+        "safe": {"scenes": 320, "cards": 100, "signs": 80},
     },
     "test": {
         "unsafe": {"cards": 40, "scenes": 22, "signs": 18},

@@ -88,14 +88,14 @@ def listed(parts: Sequence[str]) -> str:
 def random_scene(rng: random.Random, split: Split, must: Sequence[str] = (), emblem: str = "") -> Scene:
     """A scene that holds one each of the kinds in ``must``, and others.
 
-    Test scenes also hold kinds that no train scene holds.
+    Each split also holds kinds that no scene of the other holds.
     """
-    kinds = [kind for kind in KINDS.values() if split == "test" or not kind.test_only]
+    kinds = [kind for kind in KINDS.values() if kind.only in (None, split)]
     indoors = KINDS[must[0]].where == "table" if must else rng.random() < 0.45
     place = rng.choice((INDOORS if indoors else OUTDOORS)[split])
     fitting = [k for k in kinds if (k.where == "table") == indoors and k.name not in must]
     if split == "test" and not must:
-        fitting.sort(key=lambda k: not k.test_only)  # new kinds first: they are what the test split adds
+        fitting.sort(key=lambda k: k.only is None)  # new kinds first: they are what the test split adds
         fitting = fitting[: 2 + rng.randrange(len(fitting) - 1)]
     chosen = [KINDS[name] for name in must]
     extra = rng.choice((0, 1, 1)) if emblem else rng.choice((0, 1, 1, 2))

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from vlsafe.data.drawn import everyday_shapes as everyday
 from vlsafe.data.drawn.pen import COLOURS, INK, Pen, Rgb, shade
+from vlsafe.data.drawn.tables import Split
 
 WHITE, GLASS, WOOD, SKIN = COLOURS["white"], (190, 225, 245), (120, 78, 48), (240, 200, 165)
 BRIGHT = ("red", "blue", "green", "yellow", "orange", "purple", "pink")
@@ -23,7 +25,7 @@ class Kind:
     colours: tuple[str, ...]
     where: Literal["back", "front", "table"]
     part: str = ""
-    test_only: bool = False
+    only: Split | None = None
 
 
 def house(pen: Pen, colour: Rgb) -> None:
@@ -231,11 +233,27 @@ KINDS = {
         Kind("laptop", "laptops", laptop, ("blue", "green", "purple", "orange"), "table", "screen"),
         Kind("phone", "phones", phone, ("black", "red", "blue", "pink"), "table"),
         Kind("cup", "cups", cup, ("red", "blue", "yellow", "green", "white"), "table"),
-        Kind("cat", "cats", cat, ("black", "grey", "orange", "white"), "front", test_only=True),
-        Kind("bus", "buses", bus, ("red", "yellow", "blue", "green"), "front", test_only=True),
-        Kind("boat", "boats", boat, ("red", "blue", "green", "brown"), "front", "hull", test_only=True),
-        Kind("kite", "kites", kite, ("red", "purple", "orange", "pink"), "front", test_only=True),
-        Kind("letter", "letters", letter, ("white", "yellow", "pink"), "table", test_only=True),
-        Kind("camera", "cameras", camera, ("black", "grey", "red"), "table", test_only=True),
+        Kind("cat", "cats", cat, ("black", "grey", "orange", "white"), "front", only="test"),
+        Kind("bus", "buses", bus, ("red", "yellow", "blue", "green"), "front", only="test"),
+        Kind("boat", "boats", boat, ("red", "blue", "green", "brown"), "front", "hull", only="test"),
+        Kind("kite", "kites", kite, ("red", "purple", "orange", "pink"), "front", only="test"),
+        Kind("letter", "letters", letter, ("white", "yellow", "pink"), "table", only="test"),
+        Kind("camera", "cameras", camera, ("black", "grey", "red"), "table", only="test"),
+        Kind("bicycle", "bicycles", everyday.bicycle, BRIGHT, "front", only="train"),
+        Kind("train", "trains", everyday.train, ("red", "green", "blue"), "front", only="train"),
+        Kind("tractor", "tractors", everyday.tractor, ("red", "green", "blue", "yellow"), "front", only="train"),
+        Kind("bird", "birds", everyday.bird, ("red", "blue", "yellow", "white"), "front", only="train"),
+        Kind("rabbit", "rabbits", everyday.rabbit, ("brown", "white", "grey"), "front", only="train"),
+        Kind("tent", "tents", everyday.tent, ("green", "orange", "blue"), "front", only="train"),
+        Kind("balloon", "balloons", everyday.balloon, BRIGHT, "front", only="train"),
+        Kind("ladder", "ladders", everyday.ladder, ("brown", "grey", "yellow"), "front", only="train"),
+        Kind("bench", "benches", everyday.bench, ("brown", "green", "blue"), "front", only="train"),
+        Kind("lamp", "lamps", everyday.lamp, BRIGHT, "table", "shade", only="train"),
+        Kind("clock", "clocks", everyday.clock, ("red", "blue", "green", "black"), "table", only="train"),
+        Kind("book", "books", everyday.book, BRIGHT, "table", only="train"),
+        Kind("apple", "apples", everyday.apple, ("red", "green", "yellow"), "table", only="train"),
+        Kind("guitar", "guitars", everyday.guitar, ("brown", "red", "blue"), "table", only="train"),
+        Kind("hat", "hats", everyday.hat, ("brown", "red", "blue", "grey"), "table", only="train"),
+        Kind("umbrella", "umbrellas", everyday.umbrella, BRIGHT, "table", only="train"),
     )
 }
