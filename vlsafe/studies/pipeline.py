@@ -104,8 +104,14 @@ class Pipeline:
 
     def _write(self, stage: Stage, key: str, finished: bool, seconds: float | None) -> None:
         """``seconds`` are those of the last process: what a killed one took is not known."""
-        told = {"name": stage.name, "after": stage.after, "file": str(stage.path), "flags": dict(stage.flags)}
-        told |= {"key": key, "config": self._key_of_config(stage), "finished": finished, "seconds": seconds}
+        told: dict[str, Any] = {"name": stage.name, "after": stage.after, "file": str(stage.path)}
+        told |= {
+            "flags": dict(stage.flags),
+            "key": key,
+            "config": self._key_of_config(stage),
+            "finished": finished,
+            "seconds": seconds,
+        }
         write_text(self.folder(stage.name) / "stage.json", json.dumps(told, indent=1) + "\n")
 
     def _awaited(self, folder: Path, stage: Stage, live: Live) -> IO[str]:
@@ -183,12 +189,8 @@ class Pipeline:
         """Every stage: its record, its state and, where it was evaluated, rates and the objective in percent."""
         rows = []
         for stage in self.stages:
-            row = {
-                "stage": stage.name,
-                "after": stage.after,
-                "flags": dict(stage.flags),
-                "state": self.states[stage.name],
-            }
+            row: dict[str, Any] = {"stage": stage.name, "after": stage.after, "flags": dict(stage.flags)}
+            row["state"] = self.states[stage.name]
             run = self._runs.get(stage.name)
             if run is not None:
                 row |= {"asr": run.asr, "over_refusal": run.over_refusal, "utility": run.utility}
@@ -224,7 +226,7 @@ def finished(folder: Path, key: str) -> bool:
 
 
 def model_fingerprint(model: Path) -> str:
-    """sha256 over the weights, configs and tokenizer of an exported model; its card, which holds a date, is left out."""
+    """sha256 over weights, configs and tokenizer of an exported model; its card, which holds a date, is left out."""
     digest = hashlib.sha256()
     for path in sorted([*model.glob("*.safetensors"), *model.glob("*.json")]):
         with path.open("rb") as file:

@@ -24,7 +24,8 @@ Curve = list[tuple[int, float]]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """``label`` is what pages call it. ``config`` is flat, dotted key -> value. Rates are in percent; ``utility`` is None without a utility side."""
+    """``label`` is what pages call it. ``config`` is flat, dotted key -> value. Rates are in percent; ``utility`` is
+    None without a utility side."""
 
     path: Path
     label: str

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         help="a pipeline of runs, each from an earlier one's model",
         description="Bring every stage to its end; the same command goes on after a kill, and runs no finished stage "
         "again unless its config or the model that it starts from has changed.",
-        epilog="Reads fit configs with a header `stage`. Writes DIR/<stage>/run, a run directory each, with stage.json, "
+        epilog="Reads fit configs with a header `stage`. Writes DIR/<stage>/run, a run directory each, and stage.json, "
         "command.json and output.log beside it; DIR/stages.json and DIR/study.html. Exit status 1 when a stage failed.",
     )
     stages.add_argument("stages", type=Path, nargs="+", metavar="STAGE.yaml")
