@@ -172,6 +172,11 @@ def component_of(name: str, owner: dict[str, Component]) -> Component:
     return owner[plain] if plain in owner else owner[f"{_ADAPTER_WEIGHT.sub('', plain)}.weight"]
 
 
+def components_of(model: nn.Module, plan: Plan) -> dict[str, Component]:
+    """Every parameter of the adapted model -> its component."""
+    return {name: component_of(name, plan.owner) for name, _ in model.named_parameters()}
+
+
 def _inside(name: str, paths: list[str]) -> bool:
     return any(name == path or name.startswith(f"{path}.") for path in paths)
 

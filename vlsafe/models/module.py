@@ -12,14 +12,14 @@ import torch
 from lightning.pytorch.strategies import FSDPStrategy
 from peft import PeftModel
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedModel
 
 from vlsafe.answering import Decoding
 from vlsafe.data.collate import Batch
 from vlsafe.errors import ConfigError, VlsafeError
-from vlsafe.models.adaptation import Plan, adapted_by, planned, set_modes
+from vlsafe.models.adaptation import Plan, adapted_by, components_of, planned, set_modes
 from vlsafe.models.backbones.base import Backbone, Component
 from vlsafe.models.components import Components
 from vlsafe.models.quantised import require_quantisation
@@ -29,7 +29,7 @@ from vlsafe.models.summary import parameter_groups, summary, summary_table
 from vlsafe.objectives.base import Objective
 from vlsafe.objectives.sft import SFT
 from vlsafe.strategies.fsdp2 import FSDP2
-from vlsafe.strategies.recompute import compile_blocks, recompute
+from vlsafe.strategies.recompute import compile_blocks, recompute, words_need_gradients
 
 _Sums = tuple[Tensor, Tensor, list[str]]
 """Of one batch: loss and supervised tokens of each sample, and the source of each."""
@@ -100,13 +100,13 @@ class SafetyFineTuning(L.LightningModule):
         model = self.backbone.load_model()
         model.config.use_cache = False
         self.plan = planned(model, self.backbone, self.components)
+        self.model = adapted_by(self.plan, model)
         if self.activation_checkpointing:
-            recompute(model, self.activation_checkpointing, self.plan.owner)
+            recompute(self._plain(), self.activation_checkpointing, components_of(self._plain(), self.plan))
         if self.sharded:
             # Blocks whose input needs no gradient reduce theirs late. With a trained projector that would be so on
             # ranks without pictures alone, and the ranks would add up gradients of different blocks.
-            model.enable_input_require_grads()
-        self.model = adapted_by(self.plan, model)
+            words_need_gradients(self._plain())
         self.trained = summary(self.model, self.plan, self.components)
         if self.global_rank == 0:
             Console(stderr=True).print(summary_table(self.trained))
@@ -288,7 +288,7 @@ class SafetyFineTuning(L.LightningModule):
             for name, buffer in part.named_buffers(recurse=False)
         ]
 
-    def _plain(self) -> nn.Module:
+    def _plain(self) -> PreTrainedModel:
         model = self._tuned()
         return model.get_base_model() if isinstance(model, PeftModel) else model
 

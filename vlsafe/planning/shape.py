@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from vlsafe.models.adaptation import Plan, adapted_by, original_name, planned, set_modes
+from vlsafe.models.adaptation import Plan, adapted_by, components_of, original_name, planned, set_modes
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.summary import summary
 from vlsafe.objectives.sft import SFT
@@ -17,7 +17,7 @@ from vlsafe.planning.skeleton import skeleton
 from vlsafe.planning.trace import Traced, trace, without_storage
 from vlsafe.planning.workload import Load, Workload
 from vlsafe.strategies.blocks import blocks_of
-from vlsafe.strategies.recompute import recompute
+from vlsafe.strategies.recompute import keep_all, recompute
 
 _TRUE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -84,13 +84,11 @@ class Shape:
         every = isinstance(objective, SFT) and objective.logits == "all"
         with self._mode:
             if checkpointing:
-                recompute(self._plain, True, self.plan.owner)
+                recompute(self._plain, True, components_of(self._plain, self.plan))
             try:
                 return trace(self._plain, self.module.backbone, workload.sight, load, self.autocast, every)
             finally:
-                if checkpointing:
-                    self._plain.gradient_checkpointing_disable()
-                    self._plain.disable_input_require_grads()
+                keep_all(self._plain)
 
 
 def _sizes(tuned: nn.Module, plan: Plan, module: SafetyFineTuning, products: torch.dtype | None) -> Sizes:
