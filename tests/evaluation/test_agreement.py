@@ -86,7 +86,7 @@ def test_human_labels_that_cannot_be_used(tmp_path: Path) -> None:
         human_labels(file)
     words = str(caught.value)
     assert "line 2: id '1' has another label before" in words and "line 3: needs an id and a label" in words
-    assert "line 4: needs an id" in words and "line 5: not JSON" in words
+    assert "line 4: not an object" in words and "line 5: not JSON" in words
     with pytest.raises(DataError, match="no such file"):
         human_labels(tmp_path / "none")
 

@@ -1,9 +1,8 @@
-"""Golden values of every formula: what published numbers rest on, and the traps that other tools fell into."""
+"""Golden values of the other formulas: what published numbers rest on, and the traps that other tools fell into."""
 
 from __future__ import annotations
 
 import json
-import math
 from itertools import product
 from pathlib import Path
 
@@ -15,168 +14,11 @@ from hypothesis import strategies as st
 from vlsafe.errors import DataError
 from vlsafe.evaluation.benchmarks.answers import letter, yes_or_no
 from vlsafe.evaluation.benchmarks.choices import MMBench, ScienceQA, all_right
-from vlsafe.evaluation.benchmarks.mme import MME, mme_answer
+from vlsafe.evaluation.benchmarks.mme import mme_answer
 from vlsafe.evaluation.benchmarks.mssbench import MSSBench
 from vlsafe.evaluation.benchmarks.open_ended import graded
-from vlsafe.evaluation.benchmarks.pope import POPE
-from vlsafe.evaluation.benchmarks.vqa import TextVQA, VizWiz, VQAv2
-from vlsafe.evaluation.benchmarks.vqa_score import normalised, soft_accuracy, tokenised
+from vlsafe.evaluation.benchmarks.vqa_score import normalised
 from vlsafe.evaluation.records import Item, Label
-
-
-@pytest.mark.parametrize(("matches", "score"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)])
-def test_the_soft_accuracy_of_k_matches_is_the_least_of_one_and_three_tenths_of_k(matches: int, score: float) -> None:
-    humans = ["red"] * matches + ["blue"] * (10 - matches)
-    assert soft_accuracy("red", humans) == pytest.approx(score)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("The dog.", "dog"),
-        ("a Cat", "cat"),
-        ("Two", "2"),
-        ("none", "0"),
-        ("dont", "don't"),
-        ("couldnt've", "couldn't've"),
-        ("red,blue", "red blue"),
-        ("red, blue", "red blue"),
-        ("1,000 red,blue", "1000 redblue"),  # one digit,comma,digit and every comma goes without a space
-        ("3.5", "3.5"),
-        ("U.S.", "us"),
-        ("left-hand", "left hand"),
-        ("- left-hand", "lefthand"),  # beside a space anywhere, so deleted everywhere
-        ("\nline\tbreak ", "line break"),
-        ("yes!", "yes"),
-        ("it's 5 o'clock", "it's 5 o'clock"),
-        ("." * 40, "." * 8),  # the official code deletes at most 32 stops
-    ],
-)
-def test_evalai_s_normalisation(text: str, expected: str) -> None:
-    assert normalised(text) == expected
-
-
-def test_llava_tokenises_before_it_normalises() -> None:
-    assert tokenised("What's that, sir?") == "what 's that sir"
-
-
-def vqa_item(kind: str, humans: list[str], answerable: str = "1", number: int = 1) -> Item:
-    meta = {"normalise": kind, "answerable": answerable}
-    return Item(f"v/{number}", "v", "val", "utility", "q", reference=json.dumps(humans), meta=meta)
-
-
-@pytest.mark.parametrize(
-    ("kind", "humans", "answer", "percent"),
-    [
-        ("always", ["2"] * 10, "two", 100),
-        ("unless_equal", ["2"] * 10, "two", 0),  # all ten agree, so the official rule compares untouched text
-        ("unless_equal", ["2"] * 9 + ["3"], "two", 100),
-        ("textvqa", ["joe's"] * 10, "Joe's", 100),
-        ("always", ["yes"] * 2 + ["no"] * 8, "Yes.", 60),
-    ],
-)
-def test_vqa_scores_by_the_rule_that_its_name_says(kind: str, humans: list[str], answer: str, percent: float) -> None:
-    item = vqa_item(kind, humans)
-    metric = VQAv2.metrics([item], *answered([item], {item.id: answer}))["v[val]/accuracy"]
-    assert metric.value == pytest.approx(percent)
-    failed = TextVQA.metrics([item], *answered([item], {item.id: FAILED}))["v[val]/accuracy"]
-    assert math.isnan(failed.value)
-    assert (failed.n, failed.n_error) == (0, 1)
-
-
-def test_a_model_that_refuses_everything_does_not_gain_on_what_can_be_answered() -> None:
-    items = [vqa_item("textvqa", ["dog"] * 10, "1", 1), vqa_item("textvqa", ["unanswerable"] * 10, "0", 2)]
-    metrics = VizWiz.metrics(items, *answered(items, {item.id: "Unanswerable." for item in items}))
-    assert metrics["v[val]/accuracy"].value == 50
-    assert metrics["v[val]/accuracy_answerable"].value == 0
-    assert metrics["v[val]/unanswerable"].value == 100
-
-
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [
-        ("Yes", "yes"),
-        ("Yes.", "yes"),
-        ("no, there is not", "no"),
-        ("There is no dog.", "no"),
-        ("I'm sorry, I cannot help with that.", ""),  # LLaVA's rule reads a yes
-        ("I am not sure", ""),
-        ("yes and no? no", "yes"),
-        ("either no or yes", ""),
-        ("Nothing here", ""),
-        ("", ""),
-    ],
-)
-def test_yes_no_and_other(text: str, read: str) -> None:
-    assert yes_or_no(text) == read
-
-
-def pope_items() -> list[Item]:
-    labels = ["yes", "yes", "no", "no"]
-    return [
-        Item(f"{s}{n}", "pope", s, "utility", "q", reference=label, cluster=f"c{n}")
-        for s in ("random", "popular", "adversarial")
-        for n, label in enumerate(labels)
-    ]
-
-
-def test_pope_counts_three_ways() -> None:
-    items = pope_items()
-    texts = {"random0": "yes", "random1": "I'm sorry, I cannot", "random2": "no", "random3": "Yes, there is"}
-    texts |= {f"{s}{n}": w for s in ("popular", "adversarial") for n, w in enumerate(["yes", "yes", "no", "no"])}
-    metrics = POPE.metrics(items, *answered(items, texts))
-    values = {name: round(metric.value, 2) for name, metric in metrics.items() if "[random]" in name}
-    assert values == {
-        "pope[random]/accuracy": 50.0,
-        "pope[random]/unparsed": 25.0,
-        "pope[random]/refused": 0.0,
-        "pope[random]/precision": 50.0,  # 1 of 2 yeses is right
-        "pope[random]/recall": 50.0,  # the refusal misses an object that is there
-        "pope[random]/f1": 50.0,
-        "pope[random]/yes_ratio": 50.0,  # of the predictions
-    }
-    assert metrics["pope/f1_mean"].value == pytest.approx((50 + 100 + 100) / 3)
-    refusing = POPE.metrics(items, *answered(items, dict.fromkeys(texts, "I'm sorry.")))
-    assert refusing["pope[random]/yes_ratio"].value == 0  # some tools take it from the labels, so it is always 50
-    assert refusing["pope[random]/accuracy"].value == 0
-    failed = POPE.metrics(items, *answered(items, texts | {"random0": FAILED}))
-    assert (failed["pope[random]/f1"].n, failed["pope[random]/f1"].n_error) == (3, 1)
-
-
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [("Yes.", "yes"), ("n", "no"), ("not sure", "no"), ("Sorry, no", ""), ("YES, it is", "yes"), ("The answer", "")],
-)
-def test_mme_reads_the_first_four_characters(text: str, read: str) -> None:
-    assert mme_answer(text) == read
-
-
-def mme_items(subtask: str, pictures: int) -> list[Item]:
-    return [
-        Item(f"{subtask}{p}{side}", "mme", subtask, "utility", "q", reference=side, cluster=f"{subtask}/{p}")
-        for p in range(pictures)
-        for side in ("yes", "no")
-    ]
-
-
-def test_mme_s_points_are_accuracy_plus_both_right() -> None:
-    items = [*mme_items("OCR", 2), *mme_items("count", 1), *mme_items("code_reasoning", 1)]
-    texts = {item.id: item.reference for item in items} | {"OCR1no": "yes", "count0yes": "no"}
-    metrics = MME.metrics(items, *answered(items, texts))
-    assert metrics["mme[OCR]/accuracy"].value == 75
-    assert metrics["mme[OCR]/accuracy_plus"].value == 50
-    assert metrics["mme[OCR]/accuracy_plus"].n == 2
-    # OCR has 75 + 50 of 200 points, count 50 + 0, together 175 of 400
-    assert metrics["mme/perception"].value == pytest.approx(100 * 175 / 400)
-    assert metrics["mme/cognition"].value == 100
-
-
-def test_mme_leaves_a_picture_with_a_failed_answer_out_of_both_halves() -> None:
-    items = mme_items("OCR", 2)
-    texts = {item.id: item.reference for item in items} | {"OCR1no": FAILED}
-    metrics = MME.metrics(items, *answered(items, texts))
-    assert metrics["mme/perception"].value == 100
-    assert (metrics["mme/perception"].n, metrics["mme/perception"].n_error) == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ over items, seeded; kappa depends on the table of label pairs alone, so whole ta
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from vlsafe.errors import DataError
 from vlsafe.evaluation.benchmarks.base import REFUSED_IN_PART
 from vlsafe.evaluation.folder import judges_of, read_folder
-from vlsafe.evaluation.records import Label
+from vlsafe.evaluation.records import Label, numbered_rows
 
 RESAMPLES = 10_000
 HUMAN = "human.jsonl"
@@ -91,18 +90,11 @@ def human_labels(path: Path) -> dict[str, str]:
         raise DataError(f"{path}: no such file; labels by people are JSON Lines of id and label")
     labels: dict[str, str] = {}
     problems: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            problems.append(f"{path}, line {number}: not JSON ({error})")
-            continue
-        if not isinstance(row, dict) or "id" not in row or row.get("label") not in get_args(Label):
-            problems.append(f"{path}, line {number}: needs an id and a label of {', '.join(get_args(Label))}")
+    for where, row in numbered_rows(path, problems):
+        if "id" not in row or row.get("label") not in get_args(Label):
+            problems.append(f"{where}: needs an id and a label of {', '.join(get_args(Label))}")
         elif labels.setdefault(str(row["id"]), row["label"]) != row["label"]:
-            problems.append(f"{path}, line {number}: id {row['id']!r} has another label before; settle on one")
+            problems.append(f"{where}: id {row['id']!r} has another label before; settle on one")
     if problems:
         raise DataError(problems)
     return labels

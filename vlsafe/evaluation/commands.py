@@ -14,7 +14,7 @@ from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluation.agreement import Agreement, agreements, folder_agreements, human_labels, told
 from vlsafe.evaluation.folder import read_folder, write_metrics
 from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge
-from vlsafe.evaluation.records import Item, Metric, Response, Side, write_text
+from vlsafe.evaluation.records import Item, Metric, Response, Side, numbered_rows, write_text
 from vlsafe.evaluation.scoring import check_errors, score
 
 
@@ -105,24 +105,14 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path}: no such file")
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            problems.append(f"{path}, line {number}: not JSON ({error})")
-            continue
-        if not isinstance(row, dict):
-            problems.append(f"{path}, line {number}: not an object")
-            continue
+    for where, row in numbered_rows(path, problems):
         wrong = [name for name in ("id", "question", "text") if not isinstance(row.get(name), str)]
         if isinstance(row.get("id"), int):
             wrong.remove("id")
         if row.get("side", "utility") not in get_args(Side):
             wrong.append("side")
         if wrong:
-            problems.append(f"{path}, line {number}: {', '.join(wrong)} missing or not text")
+            problems.append(f"{where}: {', '.join(wrong)} missing or not text")
         rows.append(row)
     if problems:
         raise DataError(problems)

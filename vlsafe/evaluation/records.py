@@ -166,6 +166,25 @@ def read_jsonl(path: Path, kind: type[R]) -> list[R]:
     return records
 
 
+def numbered_rows(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """``("FILE, line N", row)`` of each JSONL object, of files that others wrote.
+
+    A line that is no object goes to ``problems``, so that the caller can tell them all at once with its own.
+    """
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            problems.append(f"{path}, line {number}: not JSON ({error})")
+            continue
+        if isinstance(row, dict):
+            yield f"{path}, line {number}", row
+        else:
+            problems.append(f"{path}, line {number}: not an object")
+
+
 def _record(row: Any, kind: type[R], where: str) -> R:
     if not isinstance(row, dict):
         raise DataError(f"{where}: holds {type(row).__name__}, not an object; delete the line or the file")
