@@ -29,6 +29,10 @@ class DataError(VlsafeError):
     """Data that cannot be used: each problem names the file, the record and the reason."""
 
 
+class MissingDataError(DataError):
+    """Data that is not there at all: each problem names the file and how to get it."""
+
+
 def together(*checks: Callable[[], Any]) -> None:
     """Run every check, and tell what all of them found in one error.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from vlsafe.cli import built
+from vlsafe.cli import VlsafeCLI, built
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.model_card import model_card
 from vlsafe.models.export import export_adapter, export_model
@@ -36,20 +36,28 @@ def main(argv: list[str]) -> int:
     if options.lora_strength != 1 and not options.merge:
         raise ConfigError("--lora-strength is for --merge: an adapter is loaded at any strength, see `vlsafe evaluate`")
     check_strength(options.lora_strength)
-    config = options.config or options.checkpoint.parent.parent / "config.yaml"
-    for path in (options.checkpoint, config):
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; name a checkpoint of a run, and its config with --config")
-    run = built(["--config", str(config)])
-    module = run.model
-    directory = Path(run.config.run_dir)
-    module.configure_model()
-    checkpoint = torch.load(options.checkpoint, map_location="cpu", weights_only=True)
-    module.on_load_checkpoint(checkpoint)
-    module.load_state_dict(checkpoint["state_dict"], strict=False)
+    run = restored(options.checkpoint, options.config)
+    module, directory = run.model, Path(run.config.run_dir)
     adapter_card = model_card(directory, module, run.datamodule, adapter=True)
     if options.merge or export_adapter(module, options.out, adapter_card) is None:
         card = model_card(directory, module, run.datamodule)
         export_model(module, options.out, card, options.max_shard_size, options.lora_strength)
     print(options.out)
     return 0
+
+
+def restored(checkpoint: Path, config: Path | None = None) -> VlsafeCLI:
+    """The run of a checkpoint with its tuned weights in ``model``. ``config``: by default config.yaml of its run.
+
+    Raises DataError when one of the two files is not there.
+    """
+    config = config or checkpoint.parent.parent / "config.yaml"
+    for path in (checkpoint, config):
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; name a checkpoint of a run, and its config with --config")
+    run = built(["--config", str(config)])
+    run.model.configure_model()
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    run.model.on_load_checkpoint(content)
+    run.model.load_state_dict(content["state_dict"], strict=False)
+    return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vlsafe.errors import DataError
+from vlsafe.errors import DataError, MissingDataError
 from vlsafe.fetch import manifest
 from vlsafe.fetch.catalogue import CATALOGUE
 
@@ -17,8 +17,8 @@ def default_cache() -> Path:
 def located(name: str, cache: Path | None = None) -> Path:
     """The folder of the finished asset ``name``.
 
-    Raises ConfigError for a name that the catalogue does not have (with the nearest one), DataError for an asset that
-    is not in the cache or not whole there.
+    Raises ConfigError for a name that the catalogue does not have (with the nearest one), MissingDataError for an asset
+    that is not in the cache, DataError for one that is not whole there.
     """
     asset = CATALOGUE[name]
     cache = (cache or default_cache()).expanduser()
@@ -28,5 +28,5 @@ def located(name: str, cache: Path | None = None) -> Path:
     option = "" if cache == default_cache() else f" --cache {cache}"
     remedy = f"run `python -m vlsafe fetch {name}{option}`"
     if why == "is not fetched yet":
-        raise DataError(f"{name} is not in the cache {cache}; {remedy}")
+        raise MissingDataError(f"{name} is not in the cache {cache}; {remedy}")
     raise DataError(f"{name} is not in the cache {cache} as it should be: its folder {why}; {remedy}")

@@ -19,6 +19,17 @@ ASSETS = (
         parts=(Part("train.json"), Part("test.json"), Part("train.zip"), Part("test.zip"), Part("*.md")),
         gated="Agree to research use and to share your contact information on its page.",
     ),
+    _pictures(
+        "vlguard-rivals",
+        "https://github.com/ys-zong/VLGuard",
+        "none stated; text by GPT-4V",
+        "GPT-4V's answers to VLGuard's 558 safe_safe test instructions, to compare with",
+        Part(
+            "https://raw.githubusercontent.com/ys-zong/VLGuard/a2f85c90e10345dc5e7eceecadd89c1ed982d04f/data/gpt4_safe_safes.json",
+            "gpt4_safe_safes.json",
+            "60429462f55b72ff1b06b0f648fc307ed287ee45d07148bcaf64dcbdba0d8a44",
+        ),
+    ),
     Asset(
         name="llava-665k",
         kind="hub-dataset",

@@ -15,9 +15,10 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from vlsafe.errors import ConfigError, DataError
+from vlsafe.evaluation.probes import PROBES, probed
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict
 from vlsafe.evaluation.statistics import wilson
 from vlsafe.evaluation.tallies import Tally, estimate
@@ -47,6 +48,9 @@ class Benchmark(ABC):
     }
     """Metric -> which way is better; a subclass adds its own metrics."""
 
+    joins_variants: ClassVar[bool] = False
+    """Whether some metric is over several variants. A probe's variants would be counted in it, so there are none."""
+
     def __init__(self, name: str, limit: int | None = None, seed: int = 0, path: str | Path = "") -> None:
         if limit is not None and limit < 1:
             raise ConfigError(f"benchmark {name!r}: limit is {limit}; give at least 1, or null for all items")
@@ -56,6 +60,17 @@ class Benchmark(ABC):
         self.limit = limit
         self.seed = seed
         self._path = path
+        self._probes: tuple[str, ...] = ()
+
+    def with_probes(self, names: Sequence[str]) -> Self:
+        """Ask every item again under each of these probes (:mod:`vlsafe.evaluation.probes`). Raises ConfigError for an
+        unknown one, and where a metric joins variants."""
+        for name in names:
+            PROBES[name]  # refuses what it does not know
+        if names and self.joins_variants:
+            raise ConfigError(f"benchmark {self.name!r} has a metric over several variants; it takes no probes")
+        self._probes = tuple(names)
+        return self
 
     @property
     def path(self) -> Path:
@@ -67,12 +82,13 @@ class Benchmark(ABC):
         """All items, in the order of the files. Raises DataError naming file and record."""
 
     def items(self) -> list[Item]:
-        """The items to ask, in a stable order. Raises DataError for repeated ids or an empty set."""
+        """The items to ask, in a stable order, then each probe's. Raises DataError for repeated ids or an empty set."""
         items = self.load()
         if not items:
             raise DataError(f"benchmark {self.name!r} has no items; is its path right?")
         check_unique(items, f"benchmark {self.name!r}")
-        return items if self.limit is None else self._drawn(items, self.limit)
+        items = items if self.limit is None else self._drawn(items, self.limit)
+        return [*items, *(item for name in self._probes for item in probed(items, name))]
 
     def _drawn(self, items: list[Item], limit: int) -> list[Item]:
         by_variant: dict[str, list[str]] = defaultdict(list)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlsafe.conversation import ImageRef
-from vlsafe.errors import ConfigError, DataError
+from vlsafe.errors import ConfigError, DataError, MissingDataError
 from vlsafe.evaluation.benchmarks.answers import LETTER_ANSWER, LETTERS, ShortAnswers, letter, listed
 from vlsafe.evaluation.benchmarks.base import Outcomes
 from vlsafe.evaluation.benchmarks.files import cell, raise_all, read_csv, read_json, read_records
@@ -116,7 +116,7 @@ class MMLU(ShortAnswers):
             return read_records(self.path, columns, get)
         files = sorted(self.path.glob(f"all/{split}-*.parquet"))
         if not files:
-            raise DataError(f"{self.path}: no all/{split}-*.parquet; get it with `{get}`, or correct the path")
+            raise MissingDataError(f"{self.path}: no all/{split}-*.parquet; get it with `{get}`, or correct the path")
         return [row for file in files for row in read_records(file, columns, get)]
 
     def _question(self, row: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 from PIL import Image, ImageDraw, ImageFont
 
 from vlsafe.conversation import ImageRef
-from vlsafe.errors import DataError
+from vlsafe.errors import MissingDataError
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.benchmarks.files import raise_all, read_csv
 from vlsafe.evaluation.benchmarks.pictures import drawn
@@ -85,9 +85,12 @@ class FigStep(Benchmark):
     def _picture(self, row: dict[str, str]) -> ImageRef:
         name = picture_name(row)
         if self.pictures is not None:
-            return ImageRef(Path(resolved(str(self.pictures))), name)
-        folder = f"figstep-{re.sub(r'[^A-Za-z0-9]+', '-', Path(self.font).stem)}"
-        return drawn(folder, name, partial(draw, row["instruction"], self.font))
+            folder = Path(resolved(str(self.pictures)))
+            if not folder.exists():
+                raise MissingDataError(f"{folder}: no such folder; get it with `python -m vlsafe fetch figstep`")
+            return ImageRef(folder, name)
+        made = f"figstep-{re.sub(r'[^A-Za-z0-9]+', '-', Path(self.font).stem)}"
+        return drawn(made, name, partial(draw, row["instruction"], self.font))
 
 
 def picture_name(row: dict[str, str]) -> str:
@@ -101,11 +104,11 @@ def lines_of(instruction: str) -> list[str]:
 
 
 def draw(instruction: str, font: str = FONT) -> Image.Image:
-    """RGB, 760 x 760, black on white. Raises DataError when the font is missing."""
+    """RGB, 760 x 760, black on white. Raises MissingDataError when the font is missing."""
     try:
         face = ImageFont.truetype(resolved(font), _POINTS)
     except OSError as error:
-        raise DataError(
+        raise MissingDataError(
             f"FigStep's pictures need the font FreeMono Bold, and {font} cannot be opened ({error}); install GNU "
             "FreeFont (Debian: fonts-freefont-ttf); or run `python -m vlsafe fetch freefont` and give "
             "font: cache:freefont/freefont-20120503/FreeMonoBold.ttf; or fetch the pictures themselves, `python -m "

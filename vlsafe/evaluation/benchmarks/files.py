@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vlsafe.errors import DataError
+from vlsafe.errors import DataError, MissingDataError
 
 KEY = "$key"
 """Column of a JSON file that is one object of records: the name under which a record stands."""
@@ -101,9 +101,9 @@ def raise_all(problems: Iterable[str]) -> None:
 
 
 def require(path: Path, get: str) -> None:
-    """Raises DataError, with how to get the file, when it is not there."""
+    """Raises MissingDataError, with how to get the file, when it is not there."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file; get it with `{get}`, or correct the path")
+        raise MissingDataError(f"{path}: no such file; get it with `{get}`, or correct the path")
 
 
 def read_text(path: Path, get: str) -> str:

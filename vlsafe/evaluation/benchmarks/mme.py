@@ -41,6 +41,7 @@ class MME(ShortAnswers):
     plus accuracy_plus; so 1,510.7 points of perception are 75.5.
     """
 
+    joins_variants = True
     better = ShortAnswers.better | {"accuracy_plus": "higher", "perception": "higher", "cognition": "higher"}
 
     def __init__(self, path: str | Path, limit: int | None = None, name: str = "mme", seed: int = 0) -> None:

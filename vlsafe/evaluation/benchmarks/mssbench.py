@@ -26,6 +26,7 @@ class MSSBench(Benchmark):
     end, to compare with their numbers. The metric's name says when one is given.
     """
 
+    joins_variants = True
     better = Benchmark.better | {"right": "higher"}
 
     def __init__(

@@ -35,6 +35,7 @@ class POPE(ShortAnswers):
     ``random``: the authors' 3,000 questions, or the 2,910 of their older file, which LLaVA-1.5 reports.
     """
 
+    joins_variants = True
     better = ShortAnswers.better | {
         "f1": "higher",
         "f1_mean": "higher",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from vlsafe.data.sources.vlguard import Pair, Split, VLGuardRecord, read_records
-from vlsafe.errors import DataError
+from vlsafe.errors import DataError, MissingDataError
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.benchmarks.files import read_records as read_table
 from vlsafe.evaluation.benchmarks.files import require
@@ -49,6 +49,12 @@ class VLGuard(Benchmark):
 
     def load(self) -> list[Item]:
         require(self.path / f"{self.split}.json", "python -m vlsafe fetch vlguard")
+        pictures = [self.path / self.split, self.path / f"{self.split}.zip"]
+        if not any(each.exists() for each in pictures):
+            raise MissingDataError(
+                f"{self.path}: the pictures are not there, neither {pictures[0].name}/ nor {pictures[1].name}; get them "
+                "with `python -m vlsafe fetch vlguard`"
+            )
         records = read_records(self.path, self.split)
         rivals = self._rivals()
         return [self._item(record, pair, rivals) for record in records for pair in record.pairs]
@@ -57,7 +63,7 @@ class VLGuard(Benchmark):
         if self.rivals is None:
             return {}
         file = Path(resolved(str(self.rivals)))
-        rows = read_table(file, ("id",), "python -m vlsafe fetch vlguard")
+        rows = read_table(file, ("id",), "python -m vlsafe fetch vlguard-rivals")
         return {row["id"]: row["output"] for row in rows}
 
     def _item(self, record: VLGuardRecord, pair: Pair, rivals: Mapping[str, str]) -> Item:

@@ -225,13 +225,18 @@ class Endpoint:
 
     @cached_property
     def _client(self) -> Any:
-        try:
-            import openai
-        except ImportError as error:
-            raise ConfigError("a judge at an endpoint needs the openai client: pip install 'vlsafe[judge]'") from error
-        # A server of one's own asks for no key, but the client insists on one.
-        key = os.environ.get(self._key_variable) or "none"
-        return openai.OpenAI(base_url=self.url, api_key=key, max_retries=self._retries, timeout=self._timeout)
+        return openai_client(self.url, self._key_variable, self._retries, self._timeout)
+
+
+def openai_client(url: str | None, key_variable: str, retries: int, timeout: float) -> Any:
+    """The client of judges and served models. Raises ConfigError where the package is not installed."""
+    try:
+        import openai
+    except ImportError as error:
+        raise ConfigError("an endpoint needs the openai client: pip install 'vlsafe[judge]'") from error
+    # A server of one's own asks for no key, but the client insists on one.
+    key = os.environ.get(key_variable) or "none"
+    return openai.OpenAI(base_url=url, api_key=key, max_retries=retries, timeout=timeout)
 
 
 def parsed(content: str, schema: Mapping[str, Any]) -> Reply:
