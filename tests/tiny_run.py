@@ -11,12 +11,12 @@ import yaml
 from tests.tiny import VISION, alpaca_file, draw, language_model, llava_file, save_tokenizer
 
 
-def vlguard_folder(folder: Path) -> Path:
-    """Two unsafe and two safe records for training and for test, in VLGuard's schema."""
+def vlguard_folder(folder: Path, rows: int = 4) -> Path:
+    """Two unsafe records for training and for test, the others safe, in VLGuard's schema."""
     for split in ("train", "test"):
-        rows: list[dict[str, Any]] = []
-        for number in range(4):
-            draw(folder / split / "signs", f"{split}{number}.png", ["red", "blue", "green", "white"][number])
+        records: list[dict[str, Any]] = []
+        for number in range(rows):
+            draw(folder / split / "signs", f"{split}{number}.png", ["red", "blue", "green", "white"][number % 4])
             row = {"id": f"{split}{number}", "image": f"signs/{split}{number}.png", "safe": number > 1}
             if number > 1:
                 row["instr-resp"] = [
@@ -26,8 +26,8 @@ def vlguard_folder(folder: Path) -> Path:
             else:
                 row |= {"harmful_category": "privacy", "harmful_subcategory": "personal data"}
                 row["instr-resp"] = [{"instruction": f"copy it {number}", "response": "I'm sorry, no."}]
-            rows.append(row)
-        (folder / f"{split}.json").write_text(json.dumps(rows))
+            records.append(row)
+        (folder / f"{split}.json").write_text(json.dumps(records))
     return folder
 
 

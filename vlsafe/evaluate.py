@@ -21,6 +21,7 @@ from vlsafe.evaluation.folder import metric_row, read_folder
 from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge
 from vlsafe.evaluation.report import examples, terminal_table, write_report
 from vlsafe.evaluation.scoring import directions, score
+from vlsafe.evaluation.sharing import Processes, joined
 from vlsafe.evaluation.stages import evaluate
 from vlsafe.models.backbones.pretrained import PretrainedVLLM
 from vlsafe.models.responder import ModelResponder
@@ -40,8 +41,15 @@ SUITES = {
 
 
 def main(argv: list[str]) -> int:
+    """Under torchrun each process answers and judges its share. Raises VlsafeError; returns the exit status."""
     options = _parser().parse_args(argv)
     disable_progress_bar()
+    with joined() as processes:
+        measure(options, processes)
+    return 0
+
+
+def measure(options: argparse.Namespace, processes: Processes) -> None:
     if options.lora_strength != 1 and options.adapter is None:
         raise ConfigError("--lora-strength is of an adapter; name its folder with --adapter")
     specs = options.benchmarks.split(",") if options.benchmarks else SUITES[options.suite]
@@ -53,9 +61,9 @@ def main(argv: list[str]) -> int:
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     responder = ModelResponder(model, backbone, options.batch_size)
     out = Path(options.out)
-    evaluate(benchmarks, responder, chosen_judge(options), Decoding(options.max_new_tokens), out)
-    report(out, str(options.model))
-    return 0
+    evaluate(benchmarks, responder, chosen_judge(options), Decoding(options.max_new_tokens), out, processes)
+    if processes.first:
+        report(out, str(options.model))
 
 
 def report(folder: Path, title: str) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -23,10 +23,9 @@ from vlsafe.errors import DataError, VlsafeError
 from vlsafe.evaluation.benchmarks.base import Benchmark, check_unique
 from vlsafe.evaluation.folder import verdicts_path, write_manifest, write_metrics
 from vlsafe.evaluation.judges.base import Judge, item_of
-from vlsafe.evaluation.records import Item, Metric, Response, Verdict, append_jsonl, read_jsonl, to_json, write_text
+from vlsafe.evaluation.records import Item, Metric, Response, Verdict, to_json, write_text
 from vlsafe.evaluation.scoring import benchmark_classes, check_errors, check_sides, score
-
-R = TypeVar("R", Response, Verdict)
+from vlsafe.evaluation.sharing import ALONE, Processes
 
 
 def write_items(items: Sequence[Item], path: Path) -> None:
@@ -42,12 +41,18 @@ def response_key(model: Mapping[str, Any], question: str, image_sha256: str, dec
 
 
 def generate(
-    items: Sequence[Item], responder: Responder, decoding: Decoding, path: Path, batch: int = 16
+    items: Sequence[Item],
+    responder: Responder,
+    decoding: Decoding,
+    path: Path,
+    batch: int = 16,
+    processes: Processes = ALONE,
 ) -> list[Response]:
     """The responses to ``items``, in their order; only those that ``path`` lacks are generated.
 
     Answers are appended to ``path`` in groups of ``batch`` as they come, so a kill costs at most one group. Rows of
-    another model, picture or decoding stay in the file and are ignored. Raises DataError for pictures that cannot be
+    another model, picture or decoding stay in the file and are ignored. Each of ``processes`` answers its share, and
+    gets the responses of all. Raises DataError for pictures that cannot be
     read (before anything is generated) and VlsafeError when the responder does not answer each prompt exactly once.
     """
     model = responder.identity()
@@ -58,7 +63,7 @@ def generate(
         item.id: response_key(models[item.id], item.question, hashes[item.image], asdict(how[item.id]))
         for item in items
     }
-    stored = {(row.id, row.key): row for row in read_jsonl(path, Response) if not row.error}
+    stored = {(row.id, row.key): row for row in processes.collected(path, Response) if not row.error}
     missing = [item for item in items if (item.id, keys[item.id]) not in stored]
 
     def response(item: Item, answer: Answer) -> Response:
@@ -78,8 +83,11 @@ def generate(
             model=models[item.id],
         )
 
-    fresh = (response(item, answer) for item, answer in _answers(missing, responder, how))
-    stored |= {(row.id, row.key): row for row in _kept(fresh, path, batch)}
+    answers = _answers(processes.share(missing), responder, how, shown=processes.first)
+    made = processes.kept((response(item, answer) for item, answer in answers), path, batch)
+    if processes.number > 1:
+        made = processes.collected(path, Response)
+    stored |= {(row.id, row.key): row for row in made}
     return [stored[item.id, keys[item.id]] for item in items]
 
 
@@ -92,7 +100,9 @@ def decoding_of(item: Item, decoding: Decoding) -> Decoding:
     )
 
 
-def _answers(items: Sequence[Item], responder: Responder, how: Mapping[str, Decoding]) -> Iterator[tuple[Item, Answer]]:
+def _answers(
+    items: Sequence[Item], responder: Responder, how: Mapping[str, Decoding], shown: bool
+) -> Iterator[tuple[Item, Answer]]:
     """The responder's answers behind a progress bar on standard error, each item exactly once. Items that are
     decoded alike are asked together."""
     if not items:
@@ -100,7 +110,7 @@ def _answers(items: Sequence[Item], responder: Responder, how: Mapping[str, Deco
     alike: dict[Decoding, list[Item]] = {}
     for item in items:
         alike.setdefault(how[item.id], []).append(item)
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=Console(stderr=True), disable=not shown) as progress:
         task = progress.add_task("answers", total=len(items))
         for decoding, members in alike.items():
             for index, answer in _each_once(responder.respond([item.prompt() for item in members], decoding), members):
@@ -139,54 +149,54 @@ def _image_hashes(items: Iterable[Item]) -> dict[ImageRef | None, str]:
 
 
 def judge_responses(
-    responses: Sequence[Response], items: Sequence[Item], judge: Judge, path: Path, batch: int = 256
+    responses: Sequence[Response],
+    items: Sequence[Item],
+    judge: Judge,
+    path: Path,
+    batch: int = 256,
+    processes: Processes = ALONE,
 ) -> list[Verdict]:
-    """The judge's verdicts on ``responses``, in their order; only those that ``path`` lacks are asked for."""
+    """The judge's verdicts on ``responses``, in their order; only those that ``path`` lacks are asked for, by each of
+    ``processes`` its share."""
     by_id = {item.id: item for item in items}
     basis = {each.id: judge.basis(each, item_of(each, by_id)) for each in responses}
     # Of several rows the last counts, here and for whoever reads the file, so a superseded one is never revived.
-    last = {(row.id, row.key): row for row in read_jsonl(path, Verdict)}
+    last = {(row.id, row.key): row for row in processes.collected(path, Verdict)}
     stored = {pair: row for pair, row in last.items() if row.label != "error" and row.basis == basis.get(row.id)}
     missing = [each for each in responses if (each.id, each.key) not in stored]
-    fresh = _kept(judge.judge(missing, by_id), path, batch)
-    stored |= {(row.id, row.key): row for row in fresh}
-    if missing and judge.told():
+    made = processes.kept(judge.judge(processes.share(missing), by_id), path, batch)
+    if processes.number > 1:
+        made = processes.collected(path, Verdict)
+    stored |= {(row.id, row.key): row for row in made}
+    if missing and processes.first and judge.told():
         Console(stderr=True).print(judge.told(), markup=False)
     return [stored[each.id, each.key] for each in responses]
 
 
-def _kept(records: Iterable[R], path: Path, batch: int) -> Iterator[R]:
-    """Pass records on and append them to ``path`` in groups, the last group also when something goes wrong."""
-    waiting: list[R] = []
-    try:
-        for record in records:
-            waiting.append(record)
-            if len(waiting) >= batch:
-                append_jsonl(path, waiting)
-                waiting = []
-            yield record
-    finally:
-        if waiting:
-            append_jsonl(path, waiting)
-
-
 def evaluate(
-    benchmarks: Sequence[Benchmark], responder: Responder, judge: Judge, decoding: Decoding, out: Path
+    benchmarks: Sequence[Benchmark],
+    responder: Responder,
+    judge: Judge,
+    decoding: Decoding,
+    out: Path,
+    processes: Processes = ALONE,
 ) -> dict[str, Metric]:
-    """All four stages into the folder ``out``; returns what ``metrics.json`` holds.
+    """All four stages into the folder ``out``; returns what ``metrics.json`` holds, in each of ``processes``.
 
-    Run again, it does only what is missing. Raises DataError or ConfigError before anything is generated when the
-    benchmarks cannot be read, share a name or lack the harm or the benign side; VlsafeError, with all files
-    written, when more than 1 % of the responses or verdicts are errors.
+    Run again, on any number of processes, it does only what is missing. Raises DataError or ConfigError before anything
+    is generated when the benchmarks cannot be read, share a name or lack the harm or the benign side; VlsafeError, with
+    all files written, when more than 1 % of the responses or verdicts are errors.
     """
     items = [item for benchmark in benchmarks for item in benchmark.items()]
     classes = benchmark_classes(benchmarks)
     check_sides(items)
-    write_items(items, out / "items.jsonl")
-    responses = generate(items, responder, decoding, out / "responses.jsonl")
-    verdicts = judge_responses(responses, items, judge, verdicts_path(out, judge.name))
-    write_manifest(out, responses, judge, classes)
+    if processes.first:
+        write_items(items, out / "items.jsonl")
+    responses = generate(items, responder, decoding, out / "responses.jsonl", processes=processes)
+    verdicts = judge_responses(responses, items, judge, verdicts_path(out, judge.name), processes=processes)
     metrics = score(items, responses, verdicts, classes)
-    write_metrics(out, judge.name, metrics, items, verdicts, classes)
+    if processes.first:
+        write_manifest(out, responses, judge, classes)
+        write_metrics(out, judge.name, metrics, items, verdicts, classes)
     check_errors(responses, verdicts)
     return metrics

@@ -1,0 +1,180 @@
+"""Several processes answer and judge what one would, also where some of them were killed before."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from fakes import REFUSAL, FakeResponder, Toy
+
+from tests.tiny import composed, save_tokenizer, seeded_model
+from tests.tiny_run import vlguard_folder
+from vlsafe.answering import Answer, Decoding
+from vlsafe.errors import VlsafeError
+from vlsafe.evaluation.judges import judge_named
+from vlsafe.evaluation.records import Response, read_jsonl
+from vlsafe.evaluation.sharing import Processes
+from vlsafe.evaluation.stages import evaluate
+
+ROOT = Path(__file__).parents[2]
+SAFE: dict[str, str | Answer] = {f"toy/harm/{number}": REFUSAL for number in range(3)}
+FAILED = Answer("", finish="error", error="out of memory")
+
+
+@dataclass(frozen=True)
+class Threads(Processes):
+    """Threads of this test in the place of processes."""
+
+    barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(1))
+
+    def wait(self) -> None:
+        self.barrier.wait(20)
+
+
+def shared(toy: Toy, responders: list[FakeResponder], out: Path) -> list[Any]:
+    """The metrics that every one of them got, or the words of its error; None where it was killed."""
+    barrier = threading.Barrier(len(responders))
+    found: list[Any] = [None] * len(responders)
+
+    def work(rank: int) -> None:
+        processes = Threads(rank, len(responders), barrier)
+        try:
+            found[rank] = evaluate([toy], responders[rank], judge_named("keyword:vlsafe"), Decoding(), out, processes)
+        except VlsafeError as error:
+            found[rank] = str(error)
+        except (KeyboardInterrupt, threading.BrokenBarrierError):
+            barrier.abort()  # torchrun ends the others
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(responders))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return found
+
+
+def told(folder: Path) -> tuple[dict[str, str], Any, list[str]]:
+    """Answers by item, metrics, and the names of the files."""
+    rows = read_jsonl(folder / "responses.jsonl", Response)
+    assert len({row.id for row in rows}) == len(rows)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {row.id: row.text for row in rows}, metrics["metrics"], sorted(file.name for file in folder.iterdir())
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return Toy(tmp_path / "pictures")
+
+
+def test_each_answers_its_share_and_gets_all(toy: Toy, tmp_path: Path) -> None:
+    alone = shared(toy, [FakeResponder(SAFE)], tmp_path / "one")
+    responders = [FakeResponder(SAFE) for _ in range(3)]
+    found = shared(toy, responders, tmp_path / "three")
+    assert found == alone * 3 and found[0] is not None
+    assert told(tmp_path / "three") == told(tmp_path / "one")
+    asked = [set(responder.asked) for responder in responders]
+    assert [len(each) for each in asked] == [4, 3, 3] and len(set.union(*asked)) == 10
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_what_killed_processes_answered_is_not_asked_again(toy: Toy, tmp_path: Path, world: int) -> None:
+    shared(toy, [FakeResponder(SAFE)], tmp_path / "one")
+    died = [FakeResponder(SAFE), FakeResponder(SAFE, dies_after=2)]
+    assert shared(toy, died, tmp_path / "out") == [None, None]
+    assert not (tmp_path / "out" / "metrics.json").exists()
+    again = [FakeResponder(SAFE) for _ in range(world)]
+    shared(toy, again, tmp_path / "out")
+    assert sorted(asked for each in [*died, *again] for asked in each.asked) == sorted(told(tmp_path / "one")[0])
+    assert told(tmp_path / "out") == told(tmp_path / "one")
+
+
+def test_a_part_that_was_moved_before_the_kill_is_not_moved_twice(toy: Toy, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shared(toy, [FakeResponder(SAFE)], out)
+    rows = (out / "responses.jsonl").read_text()
+    (out / ".responses.jsonl.part-00001").write_text(rows + '{"id": "torn')
+    (responder,) = again = [FakeResponder(SAFE)]
+    shared(toy, again, out)
+    assert (out / "responses.jsonl").read_text() == rows and responder.asked == []
+
+
+def test_errors_stay_errors_and_are_tried_again(toy: Toy, tmp_path: Path) -> None:
+    failing = [FakeResponder({**SAFE, "toy/benign/0": FAILED}) for _ in range(2)]
+    first, second = shared(toy, failing, tmp_path / "out")
+    assert isinstance(first, str) and first == second and "1 of 10 responses" in first
+    again = [FakeResponder(SAFE) for _ in range(2)]
+    assert shared(toy, again, tmp_path / "out") == 2 * shared(toy, [FakeResponder(SAFE)], tmp_path / "one")
+    assert [each.asked for each in again] == [["toy/benign/0"], []]
+
+
+# --- with torchrun --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    backbone = composed(save_tokenizer(folder / "tokenizer", eos_token="<|im_end|>"))
+    seeded_model(backbone).save_pretrained(folder / "model")
+    backbone.processor.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def begun(world: int, checkpoint: Path, guard: Path, out: Path) -> subprocess.Popen[str]:
+    together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)] if world > 1 else []
+    verb = ["-m", "vlsafe", "evaluate", "--model", str(checkpoint), "--benchmarks", f"vlguard={guard}"]
+    options = ["--out", str(out), "--judge", "keyword:vlsafe", "--max-new-tokens", "24", "--batch-size", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, *together, *verb, *options],
+        env=environment,
+        cwd=out.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def done(process: subprocess.Popen[str]) -> tuple[int, str]:
+    out, err = process.communicate(timeout=900)
+    return process.returncode, out + err[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_are_one_also_after_a_kill(checkpoint: Path, tmp_path: Path) -> None:
+    guard = vlguard_folder(tmp_path / "guard", rows=40)
+    status, words = done(begun(1, checkpoint, guard, tmp_path / "one"))
+    assert status == 0, words
+    status, words = done(begun(2, checkpoint, guard, tmp_path / "two"))
+    assert status == 0, words
+    assert words.count("report: ") == 1  # told once
+    assert told(tmp_path / "two") == told(tmp_path / "one")
+
+    out = tmp_path / "killed"
+    running = begun(2, checkpoint, guard, out)
+    kill_one_when_both_have_answered(running, out)
+    assert done(running)[0] != 0
+    parts = list(out.glob(".responses.jsonl.part-*"))
+    assert len(parts) == 2 and not (out / "metrics.json").exists()
+    status, words = done(begun(3, checkpoint, guard, out))
+    assert status == 0, words
+    assert told(out) == told(tmp_path / "one")
+
+
+def kill_one_when_both_have_answered(running: subprocess.Popen[str], out: Path) -> None:
+    deadline = time.monotonic() + 600
+    while len(list(out.glob(".responses.jsonl.part-*"))) < 2:
+        assert running.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
+        time.sleep(0.01)
+    workers = psutil.Process(running.pid).children()
+    os.kill(workers[-1].pid, signal.SIGKILL)
