@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from transformers import PretrainedConfig
 
 from vlsafe import __version__
 from vlsafe.data.datamodule import ConversationData
+from vlsafe.data.images import image_bytes
 from vlsafe.data.mixture import Part
 from vlsafe.data.sources import parse_spec
+from vlsafe.errors import DataError
 from vlsafe.evaluation.records import write_text
 from vlsafe.fetch.paths import resolved
 from vlsafe.licences import licence_of, shown
@@ -21,6 +24,8 @@ from vlsafe.models.module import SafetyFineTuning
 
 _TRAINER = ("max_epochs", "max_steps", "accumulate_grad_batches", "devices", "precision", "gradient_clip_val")
 _DATA = ("samples", "batch_size", "seed", "max_length", "padding_free")
+READ_AGAIN = 10_000
+"""Pictures that are read once more for a card, in seconds: VLGuard has 2,000, LLaVA-1.5's instructions 665,000."""
 
 
 def model_card(directory: Path, module: SafetyFineTuning, data: ConversationData, adapter: bool = False) -> str:
@@ -69,6 +74,25 @@ def data_hash(data: ConversationData) -> str:
             ]
             digest.update(json.dumps([name, conversation.id, turns], ensure_ascii=False).encode() + b"\n")
     return digest.hexdigest()
+
+
+def pictures_hash(data: ConversationData) -> str:
+    """What a card says of the pictures' bytes: their sha256 in the order of the records, where they are few enough to
+    be read again; else that they are not covered, and why."""
+    data.open()
+    pictures = (picture for source in data.sources.values() for record in source for picture in record.images)
+    few = list(islice(pictures, READ_AGAIN + 1))
+    if not few:
+        return "There are no pictures."
+    if len(few) > READ_AGAIN:
+        return f"The pictures' bytes are not covered: they are more than {READ_AGAIN:,}."
+    digest = hashlib.sha256()
+    try:
+        for picture in few:
+            digest.update(hashlib.sha256(image_bytes(picture)).digest())
+    except DataError:  # of a record that the run never drew
+        return f"The pictures' bytes are not covered: {picture.name} cannot be read."
+    return f"sha256 of the sha256 of each picture's bytes: `{digest.hexdigest()}`."
 
 
 def _head(title: str, bases: list[str], adapter: bool) -> str:
@@ -142,7 +166,8 @@ def _data(data: ConversationData) -> str:
     counts = data.open().counts()
     rows = [[name, len(data.sources[name]), counts[name]] for name in data.parts]
     table = _table(["part", "records", "samples an epoch"], rows)
-    return f"## Data\n\n{table}\n\nsha256 of the parts' ids, texts and picture names: `{data_hash(data)}`"
+    texts = f"sha256 of the parts' ids, texts and picture names: `{data_hash(data)}`."
+    return f"## Data\n\n{table}\n\n{texts} {pictures_hash(data)}"
 
 
 def _licences(bases: list[str], data: ConversationData) -> str:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tiny import VISION, language_model
 
 from vlsafe.__main__ import main
+from vlsafe.errors import ConfigError
 from vlsafe.fetch.manifest import FILE_NAME
 from vlsafe.licences import UNKNOWN, licence_of, shown
 
@@ -96,6 +97,42 @@ def test_the_hash_of_the_data_follows_its_texts(run: Path, tokenizer: Path, tmp_
     one, same, other = (files(tmp_path / n) for n in _made(tmp_path, "one", "same", "other"))
     (other / "text.json").write_text((other / "text.json").read_text().replace("say 3", "say 4"))
     assert hashed(one) == hashed(same) != hashed(other)
+
+
+def test_the_card_says_whether_its_hash_covers_the_pictures(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlsafe import ConversationData, Part
+    from vlsafe.model_card import pictures_hash
+
+    def told(folder: Path, kind: str = "llava", name: str = "pictures") -> str:
+        return pictures_hash(ConversationData({"part": Part(f"{kind}:{folder / name}.json", repeat=1)}))
+
+    assert "each picture's bytes: `" in (run / "model" / "README.md").read_text()
+    one, same, other = (files(tmp_path / n) for n in _made(tmp_path, "one", "same", "other"))
+    picture = other / "pictures" / "3.png"
+    picture.write_bytes(picture.with_name("4.png").read_bytes())
+    assert told(one) == told(same) != told(other)
+    assert told(one, "alpaca", "text") == "There are no pictures."
+    monkeypatch.setattr("vlsafe.model_card.READ_AGAIN", 11)
+    assert told(one) == "The pictures' bytes are not covered: they are more than 11."
+    monkeypatch.undo()
+    picture.unlink()
+    assert told(other).endswith("not covered: pictures/3.png cannot be read.")
+
+
+def test_an_adapter_is_refused_where_a_model_is_wanted(run: Path) -> None:
+    from vlsafe import PretrainedVLLM
+
+    told = run / "adapter" / "adapter_config.json"
+    for use in (lambda b: b.config, lambda b: b.processor, lambda b: b.load_model()):
+        with pytest.raises(ConfigError, match=r"an adapter, not a whole model; its base is .*--adapter .*--merge"):
+            use(PretrainedVLLM(str(run / "adapter")))
+    named = run.parent / "of_a_base"
+    named.mkdir()
+    (named / told.name).write_text(json.dumps(json.loads(told.read_text()) | {"base_model_name_or_path": "org/base"}))
+    with pytest.raises(ConfigError, match=r"its base is org/base\..*--model org/base"):
+        PretrainedVLLM(str(named)).load_model()
 
 
 def _made(folder: Path, *names: str) -> tuple[str, ...]:

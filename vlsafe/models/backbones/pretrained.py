@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConf
 
 import vlsafe.models.encoders  # these two tell transformers of model types of ours, so that such checkpoints load
 import vlsafe.models.minigpt  # noqa: F401
+from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
 from vlsafe.models.backbones.anatomy import anatomy
 from vlsafe.models.backbones.base import Attention, Backbone, Component
@@ -24,6 +27,8 @@ logger = logging.getLogger(__name__)
 class PretrainedVLLM(Backbone):
     """A checkpoint that transformers can load as it is. docs/families.md lists the families that are tested; any other
     image-text-to-text checkpoint is served too, and :meth:`inferred` says what was found in it.
+
+    Raises ConfigError, when its config is first read, for the folder of an adapter: that is no whole model.
 
     Args:
         checkpoint: hub name, directory or ``cache:NAME``.
@@ -94,4 +99,19 @@ class PretrainedVLLM(Backbone):
         return [f"family: {self.config.model_type} ({type(model).__name__}), {known}", *parts]
 
     def _path(self) -> str:
-        return resolved(self.checkpoint)
+        path = resolved(self.checkpoint)
+        _refuse_adapter(Path(path))
+        return path
+
+
+def _refuse_adapter(folder: Path) -> None:
+    """Transformers would load the base that the adapter names, or say that there is no config.json."""
+    told = folder / "adapter_config.json"
+    if not told.is_file() or (folder / "config.json").is_file():
+        return
+    base = json.loads(told.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    raise ConfigError(
+        f"{folder} is an adapter, not a whole model; its base is {base or 'a model composed of parts'}. To measure it, "
+        f"`vlsafe evaluate --model {base or 'BASE'} --adapter {folder}`; to train or load it, take the merged model: "
+        "`model/` beside it in its run directory, or what `vlsafe export CHECKPOINT --out DIR --merge` writes"
+    )
