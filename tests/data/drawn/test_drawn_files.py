@@ -42,12 +42,12 @@ def test_the_schema_and_categories_are_those_of_the_real_vlguard(built: Path, sh
 
 def test_the_counts_are_those_announced(built: Path) -> None:
     counts = {split: Counter(pair.subset for pair in pairs(built, split)) for split in SPLITS}
-    assert counts == {"train": {"U": 400, "SU": 500, "SS": 500}, "test": {"U": 80, "SU": 80, "SS": 80}}
+    assert counts == {"train": {"U": 500, "SU": 500, "SS": 500}, "test": {"U": 80, "SU": 80, "SS": 80}}
     readme = (built / "README.md").read_text(encoding="utf-8")
     assert "Apache-2.0" in readme
     listed = dict(re.findall(r"\| `(.+?)` \| .+? \| (\d+) \|", readme))
     assert {name: int(count) for name, count in listed.items()} == {
-        "train.json": 900,
+        "train.json": 1000,
         "test.json": 160,
         "instructions_train.json": 1000,
         "instructions_test.json": 60,
@@ -85,9 +85,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(built: P
 
 def test_no_id_picture_or_wording_is_shared(built: Path) -> None:
     ids = [record["id"] for split in SPLITS for record in read_json(built / f"{split}.json")]
-    assert len(set(ids)) == len(ids) == 960
+    assert len(set(ids)) == len(ids) == 1160
     hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in built.rglob("*.png")]
-    assert len(set(hashes)) == len(hashes) == 960
+    assert len(set(hashes)) == len(hashes) == 1160
     seen: dict[Split, set[str]] = {}
     for split in SPLITS:
         seen[split] = {normalised(pair.instruction) for pair in pairs(built, split)}

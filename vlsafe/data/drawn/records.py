@@ -22,7 +22,7 @@ P = TypeVar("P", Scene, Card, Sign)
 
 COUNTS: dict[Split, dict[str, dict[Medium, int]]] = {
     "train": {
-        "unsafe": {"cards": 200, "scenes": 110, "signs": 90},
+        "unsafe": {"cards": 250, "scenes": 140, "signs": 110},
         "safe": {"scenes": 320, "cards": 100, "signs": 80},
     },
     "test": {
