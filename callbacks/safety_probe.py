@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 
+from callbacks.probing import Probe, probe_folder
 from vlsafe.answering import Decoding
-from vlsafe.errors import ConfigError
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.folder import read_folder
 from vlsafe.evaluation.judges import judge_named
@@ -20,7 +20,7 @@ from vlsafe.models.responder import ModelResponder
 from vlsafe.studies.objective import logged, objective_of_metrics
 
 
-class SafetyProbe(L.Callback):
+class SafetyProbe(Probe):
     """Evaluates before the first and after every ``every_n_steps``-th optimizer step, and logs
     ``probe/<benchmark>[variant]/<metric>`` and the ``objective`` of these few items, which a sweep's early stop reads.
 
@@ -44,51 +44,30 @@ class SafetyProbe(L.Callback):
         max_new_tokens: int = 16,
         batch_size: int = 16,
     ) -> None:
-        if every_n_steps < 1:
-            raise ConfigError(f"SafetyProbe.every_n_steps is {every_n_steps}, must be at least 1")
+        super().__init__(every_n_steps)
         self.benchmarks = benchmarks
-        self.every_n_steps = every_n_steps
         self.judge = judge_named(judge)
         self.decoding = Decoding(max_new_tokens=max_new_tokens)
         self.batch_size = batch_size
-        self._last = 0
         self._start: dict[str, Metric] | None = None
         self._directions: dict[str, dict[str, str]] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         check_sides([item for benchmark in self.benchmarks for item in benchmark.items()])
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
-        if not trainer.is_global_zero:
-            return
-        if trainer.global_step == 0:
-            with pl_module.before_tuning():
-                self._probe(trainer, pl_module, 0)
-        else:
-            self._start = self._kept(self._folder(trainer, 0))
+    def prepare(self, trainer: L.Trainer, module: SafetyFineTuning) -> None:
+        if trainer.global_step > 0:
+            self._start = self._kept(_folder(trainer, 0))
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: SafetyFineTuning, *_: Any) -> None:
-        step = trainer.global_step
-        if step == self._last or step % self.every_n_steps:
-            return  # a micro-batch that made no step, or not yet time
-        self._last = step
-        if trainer.is_global_zero:
-            self._probe(trainer, pl_module, step)
-        trainer.strategy.barrier()
-
-    def _probe(self, trainer: L.Trainer, module: SafetyFineTuning, step: int) -> None:
+    def values(self, trainer: L.Trainer, module: SafetyFineTuning, step: int) -> dict[str, float]:
         assert module.model is not None
         responder = ModelResponder(module.model, module.backbone, self.batch_size)
-        metrics = evaluate(self.benchmarks, responder, self.judge, self.decoding, self._folder(trainer, step))
+        with module.before_tuning() if step == 0 else nullcontext():
+            metrics = evaluate(self.benchmarks, responder, self.judge, self.decoding, _folder(trainer, step))
         if step == 0:
             self._start = metrics
         values = {f"probe/{name}": metric.value for name, metric in metrics.items()}
-        values |= logged(objective_of_metrics(self._start, metrics, self._ways(metrics)))
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=step)
-
-    def _folder(self, trainer: L.Trainer, step: int) -> Path:
-        return Path(trainer.default_root_dir) / "evaluation" / "probe" / f"step-{step:06d}"
+        return values | logged(objective_of_metrics(self._start, metrics, self._ways(metrics)))
 
     def _kept(self, folder: Path) -> dict[str, Metric] | None:
         """The first probe of a run that is resumed; None where the callback is new to it."""
@@ -102,3 +81,7 @@ class SafetyProbe(L.Callback):
             items = [item for benchmark in self.benchmarks for item in benchmark.items()]
             self._directions = directions(items, list(metrics), benchmark_classes(self.benchmarks))
         return self._directions
+
+
+def _folder(trainer: L.Trainer, step: int) -> Path:
+    return probe_folder(trainer) / f"step-{step:06d}"
