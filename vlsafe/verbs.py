@@ -85,6 +85,11 @@ VERBS: dict[str, Verb] = {
         "evaluation directory -> metrics.json",
         "vlsafe.evaluation.commands:score_main",
     ),
+    "compare": Verb(
+        "any number of evaluations side by side, with the paper's numbers",
+        "evaluation or run directories -> Markdown, LaTeX, CSV, HTML, JSON",
+        "vlsafe.comparison.command:main",
+    ),
     "sweep": Verb(
         "run the trials of a W&B sweep file without a server",
         "sweep file -> study directory",

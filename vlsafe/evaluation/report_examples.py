@@ -77,23 +77,29 @@ def _answers(responses: Sequence[Response], verdicts: Sequence[Verdict]) -> dict
 
 
 def _row(item: Item, sides: dict[str, dict[str, str]]) -> dict[str, Any]:
-    most = _MOST_CHARACTERS[item.side]
     row: dict[str, Any] = {
         "id": item.id,
         "scope": item.scope,
         "side": item.side,
-        "question": words.cut(item.question, most),
+        "question": cut_for(item.side, item.question),
     }
     if item.reference:
         row["reference"] = item.reference
-    return row | {name: answer | {"text": words.cut(answer["text"], most)} for name, answer in sides.items()}
+    return row | {name: answer | {"text": cut_for(item.side, answer["text"])} for name, answer in sides.items()}
+
+
+def cut_for(side: str, text: str) -> str:
+    """Harm-side texts short, the others as long as a page has room for."""
+    return words.cut(text, _MOST_CHARACTERS[side])
 
 
 def examples_section(report: dict[str, Any]) -> str:
     """The examples of a report by side; empty when it has none."""
     groups = []
     for side in words.SIDES:
-        shown = [_example(example) for example in report["examples"] if example["side"] == side]
+        shown = [
+            example_card(example, opened=side != "harm") for example in report["examples"] if example["side"] == side
+        ]
         if shown:
             groups.append(f"<h3>{words.SIDE_TITLES[side]}</h3>{''.join(shown)}")
     told = markup.legend(
@@ -104,7 +110,8 @@ def examples_section(report: dict[str, Any]) -> str:
     return markup.section("Example answers", told + "".join(groups)) if groups else ""
 
 
-def _example(example: dict[str, Any]) -> str:
+def example_card(example: dict[str, Any], opened: bool) -> str:
+    """One item with its answers before and after, cut by side, folded unless ``opened``."""
     side, most = example["side"], _MOST_CHARACTERS[example["side"]]
     answers = [(when, example[when]) for when in ("before", "after") if when in example]
     arrow = ' <span aria-hidden="true">→</span><span class="sr">then</span> '
@@ -113,7 +120,7 @@ def _example(example: dict[str, Any]) -> str:
     reference = example.get("reference")
     right = f'<p class="reference">Right answer: <b>{safe(reference)}</b></p>' if reference else ""
     return (
-        f"<details{'' if side == 'harm' else ' open'}><summary>"
+        f"<details{' open' if opened else ''}><summary>"
         f'<span class="question" dir="auto">{safe(words.cut(example["question"], most))}</span>'
         f'<span class="chips">{chips}</span></summary>{right}<div class="answers">{quoted}</div>'
         f'<p class="id">{safe(example["scope"])} · {safe(example["id"])}</p></details>'

@@ -1,7 +1,8 @@
 """Intervals and paired tests for rates. Rates are shares in 0..1 here; metrics turn them into percent.
 
 Sources: Wilson, JASA 22 (1927) 209; McNemar, Psychometrika 12 (1947) 153, in its exact binomial form; Newcombe,
-Statistics in Medicine 17 (1998) 2635, method 10; Holm, Scandinavian Journal of Statistics 6 (1979) 65.
+Statistics in Medicine 17 (1998) 2635, method 10; Holm, Scandinavian Journal of Statistics 6 (1979) 65; Piaggio et al.,
+on non-inferiority, JAMA 308 (2012) 2594.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
+from typing import Literal
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -75,3 +77,17 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
         running = max(running, min(1.0, (len(ordered) - rank) * p_values[name]))
         adjusted[name] = running
     return {name: adjusted[name] for name in p_values}
+
+
+def non_inferiority(
+    low: float, high: float, better: Literal["lower", "higher"], margin: float
+) -> Literal["kept", "lost", "open"]:
+    """What the interval of a difference (new minus old) says of "no worse by ``margin`` or more", all in one unit.
+
+    ``kept`` when the whole interval lies on the near side of the margin, ``lost`` when all of it lies beyond, else
+    ``open``: a difference that is not significant is no proof that nothing was lost.
+    """
+    worst, best = (low, high) if better == "higher" else (-high, -low)
+    if worst > -margin:
+        return "kept"
+    return "lost" if best < -margin else "open"
