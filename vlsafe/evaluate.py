@@ -3,41 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from vlsafe.answering import Decoding
 from vlsafe.data.chat import TEMPLATES
-from vlsafe.errors import ConfigError
-from vlsafe.evaluation.agreement import folder_agreements
+from vlsafe.errors import ConfigError, DataError
+from vlsafe.evaluate_report import report
+from vlsafe.evaluation.batching import check_batching
 from vlsafe.evaluation.benchmarks import BENCHMARKS
 from vlsafe.evaluation.benchmarks.base import Benchmark
-from vlsafe.evaluation.benchmarks.table import TableBenchmark, declared_table
-from vlsafe.evaluation.folder import metric_row, read_folder
-from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge
-from vlsafe.evaluation.report import examples, terminal_table, write_report
-from vlsafe.evaluation.scoring import directions, score
+from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge, chosen_pair_judge
+from vlsafe.evaluation.served import ServedModel, is_address
 from vlsafe.evaluation.sharing import Processes, joined
 from vlsafe.evaluation.stages import evaluate
+from vlsafe.evaluation.suites import Suite, opened, suite_named, suite_names
+from vlsafe.export import restored
+from vlsafe.models.backbones.base import Backbone
 from vlsafe.models.backbones.pretrained import PretrainedVLLM
 from vlsafe.models.responder import ModelResponder
 from vlsafe.models.strength import with_adapter
-from vlsafe.run_report import versions
-
-SUITES = {
-    # what fits a laptop: drawn pictures, their text-only sets, and simple questions on shapes
-    "quick": [
-        "vlguard=cache:drawn-safety",
-        "advbench=cache:drawn-safety/text_harm_test.csv",
-        "xstest=cache:drawn-safety/trick_test.csv",
-        "easy_vqa=cache:easy-vqa",
-    ],
-    "text": ["advbench=cache:advbench/harmful_behaviors.csv", "xstest=cache:xstest/xstest_prompts.csv"],
-}
 
 
 def main(argv: list[str]) -> int:
@@ -50,68 +38,112 @@ def main(argv: list[str]) -> int:
 
 
 def measure(options: argparse.Namespace, processes: Processes) -> None:
+    """Everything that can be refused is, before any weight is loaded."""
     if options.lora_strength != 1 and options.adapter is None:
         raise ConfigError("--lora-strength is of an adapter; name its folder with --adapter")
-    specs = options.benchmarks.split(",") if options.benchmarks else SUITES[options.suite]
-    benchmarks = [benchmark(spec, options.data, options.limit) for spec in specs]
+    if options.baseline is not None and not (options.baseline / "metrics.json").is_file():
+        raise DataError(f"--baseline {options.baseline} holds no metrics.json; name the --out of a finished evaluation")
+    suite = suite_named(options.suite) if options.suite else listed(options.benchmarks, options.data)
+    judge, pair_judge = chosen_judge(options), chosen_pair_judge(options)
+    benchmarks, skipped = opened(suite, options.data, options.limit, options.skip_missing)
+    out, decoding = Path(options.out), Decoding(options.max_new_tokens or suite.max_new_tokens)
+    if is_address(options.model):
+        benchmarks, unread = answerable_in_words(benchmarks, options.skip_missing)
+        skipped += unread
+        evaluate(
+            benchmarks, ServedModel(options.model, options.concurrency), judge, decoding, out, processes, pair_judge
+        )
+    else:
+        backbone, model = loaded(options)
+        responder = ModelResponder(model, backbone, options.batch_size)
+        if options.batch_size > 1 and options.check_items:
+            items = [item for each in benchmarks for item in each.items()]
+            alone = ModelResponder(model, backbone, batch_size=1)
+            check_batching(items, responder, alone, decoding, out, options.check_items, processes)
+        evaluate(benchmarks, responder, judge, decoding, out, processes, pair_judge)
+    if processes.first:
+        report(out, str(options.model), options.baseline, skipped)
+
+
+def loaded(options: argparse.Namespace) -> tuple[Backbone, torch.nn.Module]:
+    """A checkpoint of a run (``.ckpt``), or whatever transformers loads, with the adapter if one is named."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.model.endswith(".ckpt"):
+        if options.adapter is not None:
+            raise ConfigError("--adapter is laid over a base model; a .ckpt holds what was tuned already")
+        module = restored(Path(options.model)).model
+        return module.backbone, module.model.to(device).eval()
     backbone = PretrainedVLLM(options.model, template=options.template, dtype=options.dtype)
     model = backbone.load_model()
     if options.adapter is not None:
         model = with_adapter(model, options.adapter, options.lora_strength)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    responder = ModelResponder(model, backbone, options.batch_size)
-    out = Path(options.out)
-    evaluate(benchmarks, responder, chosen_judge(options), Decoding(options.max_new_tokens), out, processes)
-    if processes.first:
-        report(out, str(options.model))
+    return backbone, model.to(device).eval()
 
 
-def report(folder: Path, title: str) -> None:
-    """``report.json`` and ``report.html`` of one evaluation, and its table on standard output."""
-    kept = read_folder(folder)
-    metrics = score(kept.items, kept.responses, kept.verdicts, kept.benchmarks)
-    content = {
-        "title": title,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "judge": kept.judge,
-        "metrics": {name: {"after": metric_row(metric)} for name, metric in metrics.items()},
-        "directions": directions(kept.items, list(metrics), kept.benchmarks),
-        "agreement": folder_agreements(folder),
-        "examples": examples(kept.items, [], kept.responses, [], kept.verdicts),
-        "environment": versions(),
-    }
-    page = write_report(content, folder)
-    Console().print(terminal_table(content))
-    print(f"report: {page}")
+def listed(benchmarks: str, data: Path | None) -> Suite:
+    """``NAME=PATH`` or ``NAME`` with its data at ``DATA/NAME``, separated by commas, as a suite.
+
+    The path of a ``table`` is its declaration in YAML.
+    """
+    rows = []
+    for spec in benchmarks.split(","):
+        name, _, path = spec.partition("=")
+        BENCHMARKS[name]  # an unknown name is told before a missing path
+        if not path and data is None:
+            raise ConfigError(f"benchmark {name!r}: say where its data is, --benchmarks {name}=PATH or --data DIR")
+        rows.append({"benchmark": name, "path": path or str((data or Path()) / name)})
+    return Suite(tuple(rows))
 
 
-def benchmark(spec: str, data: str | None, limit: int | None) -> Benchmark:
-    """``NAME=PATH``, or ``NAME`` with its data at ``DATA/NAME``. The path of a ``table`` is its declaration in YAML."""
-    name, _, path = spec.partition("=")
-    kind = BENCHMARKS[name]
-    if not path and data is None:
-        raise ConfigError(f"benchmark {name!r}: say where its data is, --benchmarks {name}=PATH or --data DIR")
-    place = path or str(Path(data or "") / name)
-    made: Benchmark = declared_table(place, limit) if kind is TableBenchmark else kind(path=place, limit=limit)
-    return made
+def answerable_in_words(benchmarks: Sequence[Benchmark], skip: bool) -> tuple[list[Benchmark], list[str]]:
+    """Those that a server can answer, and a line on each that it cannot; ConfigError for these unless ``skip``."""
+    scored = [each for each in benchmarks if any(item.options for item in each.items())]
+    told = [
+        f"{each.name}: needs log-likelihoods, which a server's chat completions do not give; evaluate the weights "
+        "themselves, or let it read written answers (mmlu: mode generate)"
+        for each in scored
+    ]
+    if told and not skip:
+        raise ConfigError([*told[:-1], f"{told[-1]}, or leave it out with --skip-missing"])
+    return [each for each in benchmarks if each not in scored], told
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vlsafe evaluate",
         description="Reads a model and benchmarks. Writes items.jsonl, responses.jsonl, verdicts.<judge>.jsonl, "
-        "metrics.json, report.json and report.html into OUT; run again, it does only what is missing.",
+        "metrics.json, report.json and report.html into OUT; batching.json and alone.jsonl of the check, "
+        "preferences.<judge>.jsonl of a pair judge. Run again, it does only what is missing.",
     )
-    parser.add_argument("--model", required=True, help="Hugging Face directory, hub name or cache:NAME")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="Hugging Face directory, hub name, cache:NAME, a run's .ckpt, or a server: http://HOST/v1, "
+        "NAME@http://HOST/v1",
+    )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--suite", choices=sorted(SUITES))
+    what.add_argument("--suite", help=f"{', '.join(suite_names())}, or a file of yours; docs/benchmarks.md")
     what.add_argument("--benchmarks", help=f"NAME=PATH or NAME, separated by commas; names: {', '.join(BENCHMARKS)}")
     parser.add_argument("--out", required=True, help="folder of this evaluation")
-    parser.add_argument("--data", help="folder that holds each benchmark's data under its name")
+    parser.add_argument("--data", type=Path, help="folder of data sets under their names, read before the cache")
+    parser.add_argument(
+        "--skip-missing", action="store_true", help="leave out benchmarks that cannot be had, listed in the report"
+    )
+    parser.add_argument("--baseline", type=Path, metavar="DIR", help="an earlier OUT of the same items to compare with")
     add_judge_options(parser)
+    parser.add_argument("--pair-judge", help="api:MODEL@URL: win rates against the rivals' answers that items bring")
+    parser.add_argument("--pair-judge-option", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--limit", type=int, help="items of each variant, drawn by seed")
-    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--max-new-tokens", type=int, help="of an answer; default: the suite's, else 256")
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument(
+        "--check-items",
+        type=int,
+        default=32,
+        metavar="N",
+        help="items also answered one by one, to see whether batches change answers; 0: none (default: 32)",
+    )
+    parser.add_argument("--concurrency", type=int, default=16, help="requests to a server under way at once")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--adapter", type=Path, help="folder of an exported adapter, laid over MODEL, its base")
     parser.add_argument(

@@ -72,7 +72,9 @@ def server() -> Iterator[Server]:
         def send(self, status: int, headers: dict[str, str], content: Any) -> None:
             body = json.dumps(content).encode()
             self.send_response(status)
-            for name, value in ({"Content-Type": "application/json", "Content-Length": str(len(body))} | headers).items():
+            for name, value in (
+                {"Content-Type": "application/json", "Content-Length": str(len(body))} | headers
+            ).items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
@@ -156,10 +158,10 @@ def test_wrong_requests_are_refused_in_words(server: Server) -> None:
     assert is_address("http://h/v1") and is_address("name@https://h/v1") and not is_address("owner/name")
     with pytest.raises(ConfigError, match="no address"):
         ServedModel("owner/name")
-    with pytest.raises(ConfigError, match="'toy' needs log-likelihoods.*mode: generate"):
+    with pytest.raises(ConfigError, match=r"'toy' needs log-likelihoods.*mode: generate"):
         answers(ServedModel(server.url), prompts(1), Decoding(options=("A", "B")))
     server.steps = [(401, {})]
-    with pytest.raises(ConfigError, match="does not serve 'vllm-7b' to us.*OPENAI_API_KEY"):
+    with pytest.raises(ConfigError, match=r"does not serve 'vllm-7b' to us.*OPENAI_API_KEY"):
         answers(ServedModel(server.url), prompts(1))
     server.models = ["a", "b"]
     with pytest.raises(ConfigError, match="serves a, b; say which"):

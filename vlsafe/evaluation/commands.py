@@ -78,7 +78,7 @@ def score_main(argv: list[str]) -> int:
     parser.add_argument("--judge", help="whose verdicts (default: the one that the folder was made with)")
     options = parser.parse_args(argv)
     folder = read_folder(options.folder, options.judge)
-    metrics = score(folder.items, folder.responses, folder.verdicts, folder.benchmarks)
+    metrics = score(folder.items, folder.responses, folder.verdicts, folder.benchmarks, folder.preferences)
     write_metrics(folder.path, folder.judge, metrics, folder.items, folder.verdicts, folder.benchmarks)
     print(f"judge: {folder.judge}")
     print(metrics_table(metrics))

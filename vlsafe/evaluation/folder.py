@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -16,6 +16,7 @@ from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluation.benchmarks import BENCHMARKS
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.judges.base import Judge
+from vlsafe.evaluation.pairs import Preference, read_preferences
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict, read_jsonl, write_text
 from vlsafe.evaluation.scoring import BenchmarkClasses, bounds, directions
 
@@ -30,6 +31,7 @@ class Folder:
     responses: list[Response]
     verdicts: list[Verdict]
     benchmarks: dict[str, type[Benchmark]]
+    preferences: list[Preference] = field(default_factory=list)
 
 
 def verdicts_path(folder: Path, judge: str) -> Path:
@@ -99,7 +101,9 @@ def read_folder(path: Path, judge: str | None = None) -> Folder:
     verdicts = {row.id: row for row in given if keys.get(row.id) == row.key}
     names = {item.benchmark for item in items}
     benchmarks = {name: _benchmark(name, manifest.get("benchmarks", {}).get(name)) for name in sorted(names)}
-    return Folder(path, judge, items, list(responses.values()), list(verdicts.values()), benchmarks)
+    return Folder(
+        path, judge, items, list(responses.values()), list(verdicts.values()), benchmarks, read_preferences(path)
+    )
 
 
 def _manifest(path: Path) -> dict[str, Any]:

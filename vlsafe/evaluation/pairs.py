@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Protocol
+from urllib.parse import quote
 
 from vlsafe.conversation import ImageRef
-from vlsafe.errors import DataError, VlsafeError
+from vlsafe.errors import ConfigError, DataError, VlsafeError
+from vlsafe.evaluation.probes import PROBE
 from vlsafe.evaluation.records import Item, Metric, Response, write_text
-from vlsafe.evaluation.tallies import estimate, mean
+from vlsafe.evaluation.tallies import Tally, estimate, mean
 
 RIVAL = "rival"
 """Key in an Item's ``meta``: the answer to compare with."""
@@ -66,14 +68,21 @@ class WinRate:
     swayed: int
 
 
+def rivalled(items: Sequence[Item]) -> list[Item]:
+    """The items that bring a rival's answer; a probe's do not count, as the rival was not asked them. Raises DataError
+    when there are none."""
+    rivals = [item for item in items if RIVAL in item.meta and PROBE not in item.meta]
+    if not rivals:
+        raise DataError("no item has a rival's answer to compare with; use alpaca_eval, or vlguard with `rivals`")
+    return rivals
+
+
 def pairs_of(items: Sequence[Item], responses: Mapping[str, Response]) -> list[Pair]:
     """Both orders of every item that can be compared. ``responses`` by item id.
 
     Raises DataError when no item has a rival, or one has no response.
     """
-    rivals = [item for item in items if RIVAL in item.meta]
-    if not rivals:
-        raise DataError("no item has a rival's answer to compare with; use alpaca_eval, or vlguard with `rivals`")
+    rivals = rivalled(items)
     missing = [f"item {item.id!r} has no response; run evaluate again" for item in rivals if item.id not in responses]
     if missing:
         raise DataError(missing)
@@ -111,13 +120,46 @@ def compare_pairs(
 
 def win_rate(items: Sequence[Item], preferences: Sequence[Preference]) -> WinRate:
     """See the module's words; the interval resamples clusters of items."""
-    by_id = {each.id: each.winner for each in preferences}
-    rivals = [item for item in items if RIVAL in item.meta]
-    compared = [item for item in rivals if item.meta[RIVAL].strip()]
-    orders = {item.id: (by_id.get(f"{item.id}#own-first"), by_id.get(f"{item.id}#own-second")) for item in compared}
+    rivals = rivalled(items)
+    compared = _compared(rivals)
+    orders = _orders(compared, preferences)
     scores = {item_id: _score(*both) for item_id, both in orders.items()}
     swayed = sum(both in (("first", "first"), ("second", "second")) for both in orders.values())
     return WinRate(estimate(mean(compared, scores)), len(rivals) - len(compared), swayed)
+
+
+def win_tallies(items: Sequence[Item], preferences: Sequence[Preference]) -> dict[str, Tally]:
+    """Full metric name (``vlguard[safe_safe]/win_rate``) -> the win rate of each scope that was compared."""
+    if not preferences:
+        return {}
+    compared = _compared(rivalled(items))
+    scores = {item_id: _score(*both) for item_id, both in _orders(compared, preferences).items()}
+    scopes = sorted({item.scope for item in compared})
+    return {f"{scope}/win_rate": mean([each for each in compared if each.scope == scope], scores) for scope in scopes}
+
+
+def preferences_path(folder: Path, judge: str) -> Path:
+    return folder / f"preferences.{quote(judge, safe=':@+')}.jsonl"
+
+
+def read_preferences(folder: Path) -> list[Preference]:
+    """Those of the folder's pair judge. Raises ConfigError when there are several judges."""
+    found = sorted(folder.glob("preferences.*.jsonl"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise ConfigError(f"{folder} holds preferences of several judges ({names}); keep one of them there")
+    return _read(found[0]) if found else []
+
+
+def _compared(rivals: Sequence[Item]) -> list[Item]:
+    return [item for item in rivals if item.meta[RIVAL].strip()]
+
+
+def _orders(
+    compared: Sequence[Item], preferences: Sequence[Preference]
+) -> dict[str, tuple[Winner | None, Winner | None]]:
+    by_id = {each.id: each.winner for each in preferences}
+    return {item.id: (by_id.get(f"{item.id}#own-first"), by_id.get(f"{item.id}#own-second")) for item in compared}
 
 
 def _score(own_first: Winner | None, own_second: Winner | None) -> float | None:

@@ -9,10 +9,13 @@ A report is a dict, and ``report.json`` holds exactly it. Rates are percentages,
     objective   {value, safety, answered, retention?}: what a study optimises, and its parts, in percent
     forgetting  [{metric, side, pictures, n, right_before, forgotten, gained, retention, low, high}]
     trained     [{component, train, learning_rate, parameters, trainable, note?}]
-    data        {samples, parts: [{name, source, share (0 to 1), samples, supervised_tokens}]}
+    data        {samples, parts: [{name, source, share (0 to 1), samples, supervised_tokens}],
+                loading?: {workers, samples_per_second_per_worker, wait_share (0 to 1)}}
     phases      [{name, seconds}]
     curves      {"step": [...], "loss": [...], "loss/<source>": [...]}, None where nothing was logged
     agreement   [{first, second, over, n, n_error, agreed, kappa, low, high}] of two judges, or a judge and people
+    probes      [{probe, metric, plain: SIDE, probed: SIDE, difference}], :mod:`vlsafe.evaluation.probe_effects`
+    batching    {value, low, high, n, n_error, flipped: [id]}, :mod:`vlsafe.evaluation.batching`
     examples    [{id, scope, side, question, reference?, "before"?: {text, label}, "after": {text, label}}]
     notes       [str]
 
@@ -48,6 +51,8 @@ _OPTIONAL: dict[str, Any] = {
     "phases": [],
     "curves": {},
     "agreement": [],
+    "probes": [],
+    "batching": {},
     "examples": [],
     "notes": [],
 }

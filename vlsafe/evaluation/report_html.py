@@ -13,6 +13,7 @@ from vlsafe.evaluation import markup, plots
 from vlsafe.evaluation import report_text as words
 from vlsafe.evaluation.markup import safe
 from vlsafe.evaluation.report_examples import examples_section
+from vlsafe.evaluation.report_probes import batching_section, probes_section
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _KEY = (
@@ -26,7 +27,10 @@ _SINGLE_COLUMNS = ("Metric", "0 to 100 %", "Rate, %", "n", "n_error")
 def page(report: dict[str, Any]) -> str:
     """The whole page for a report that :func:`vlsafe.evaluation.report.completed` has checked."""
     style = files("vlsafe.evaluation").joinpath("report.css").read_text(encoding="utf-8")
-    sections = (_results, _tradeoff, _curves, _agreement, examples_section, _trained, _data, _phases, _environment)
+    sections = (
+        *(_results, _tradeoff, probes_section, _curves, _agreement, examples_section),
+        *(_trained, _data, _phases, batching_section, _environment),
+    )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -214,10 +218,22 @@ def _data(report: dict[str, Any]) -> str:
         rows.append(markup.row(columns, [safe(part["name"]), f"<code>{safe(part['source'])}</code>", share, *counted]))
     told = markup.legend(
         f"{words.count(report['data']['samples'])} samples in training. The loss counts supervised tokens, those of "
-        "the answers, so a part with long answers weighs more than its share of the samples."
+        f"the answers, so a part with long answers weighs more than its share of the samples. {_loading(report)}"
     )
     table = markup.table("Samples and supervised tokens by part", columns, [markup.body(rows)], "data")
     return markup.section("Data mixed", told + table) if rows else ""
+
+
+def _loading(report: dict[str, Any]) -> str:
+    loading = report["data"].get("loading")
+    if loading is None:
+        return ""
+    who = f"each of {loading['workers']} workers" if loading["workers"] else "the training process, without workers,"
+    speed = words.number(loading["samples_per_second_per_worker"])
+    return (
+        f"Training waited for data {words.number(100 * loading['wait_share'])} % of its time; {who} read, decoded and "
+        f"encoded {speed} samples a second."
+    )
 
 
 def _counted(value: float, total: float, title: str) -> str:

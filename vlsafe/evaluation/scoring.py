@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vlsafe.errors import ConfigError, DataError, VlsafeError
 from vlsafe.evaluation.benchmarks.base import SIDE_OF, Benchmark, Outcomes, rate
+from vlsafe.evaluation.pairs import Preference, win_tallies
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict
 from vlsafe.evaluation.tallies import Tally, estimate
 
@@ -43,16 +44,22 @@ def check_sides(items: Sequence[Item]) -> None:
 
 
 def score(
-    items: Sequence[Item], responses: Sequence[Response], verdicts: Sequence[Verdict], benchmarks: BenchmarkClasses
+    items: Sequence[Item],
+    responses: Sequence[Response],
+    verdicts: Sequence[Verdict],
+    benchmarks: BenchmarkClasses,
+    preferences: Sequence[Preference] = (),
 ) -> dict[str, Metric]:
-    """Full metric name -> metric. The order of the records does not matter.
+    """Full metric name -> metric. The order of the records does not matter. With a pair judge's ``preferences`` there
+    are win rates too.
 
     Raises DataError when an item has no response or verdict, a verdict belongs to another response, judges are
     mixed, or a side is missing.
     """
     rates = {name: rate(each.values()) for name, each in outcomes(items, responses, verdicts, benchmarks).items()}
     soft = {name: estimate(each) for name, each in tallies(items, responses, verdicts, benchmarks).items()}
-    return dict(sorted((rates | soft).items()))
+    won = {name: estimate(each) for name, each in win_tallies(items, preferences).items()}
+    return dict(sorted((rates | soft | won).items()))
 
 
 def outcomes(

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible server (vLLM, SGLang) as a Responder: concurrent requests, pictures as data URLs."""
+"""A model behind an OpenAI-compatible server (vLLM, SGLang) as a Responder: concurrent requests, data URLs."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ class ServedModel:
             )
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise ConfigError(
-                f"{self.url} does not serve {self.name!r} to us ({_told(error)}); check model and address, and that the "
-                f"environment variable {self._key_variable} holds the key"
+                f"{self.url} does not serve {self.name!r} to us ({_told(error)}); check model and address, and that "
+                f"the environment variable {self._key_variable} holds the key"
             ) from None
         except (openai.APIError, DataError, ValueError) as error:  # ValueError: a body that is no JSON
             return _failed(_told(error))

@@ -23,6 +23,7 @@ from vlsafe.errors import DataError, VlsafeError
 from vlsafe.evaluation.benchmarks.base import Benchmark, check_unique
 from vlsafe.evaluation.folder import verdicts_path, write_manifest, write_metrics
 from vlsafe.evaluation.judges.base import Judge, item_of
+from vlsafe.evaluation.pairs import PairJudge, Preference, compare_pairs, preferences_path, read_preferences, rivalled
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict, to_json, write_text
 from vlsafe.evaluation.scoring import benchmark_classes, check_errors, check_sides, score
 from vlsafe.evaluation.sharing import ALONE, Processes
@@ -180,9 +181,11 @@ def evaluate(
     decoding: Decoding,
     out: Path,
     processes: Processes = ALONE,
+    pair_judge: PairJudge | None = None,
 ) -> dict[str, Metric]:
     """All four stages into the folder ``out``; returns what ``metrics.json`` holds, in each of ``processes``.
 
+    ``pair_judge`` compares answers with the rivals' that items bring; its preferences are kept beside the verdicts.
     Run again, on any number of processes, it does only what is missing. Raises DataError or ConfigError before anything
     is generated when the benchmarks cannot be read, share a name or lack the harm or the benign side; VlsafeError, with
     all files written, when more than 1 % of the responses or verdicts are errors.
@@ -190,11 +193,20 @@ def evaluate(
     items = [item for benchmark in benchmarks for item in benchmark.items()]
     classes = benchmark_classes(benchmarks)
     check_sides(items)
+    if pair_judge is not None:
+        rivalled(items)  # refuses before anything is generated
     if processes.first:
         write_items(items, out / "items.jsonl")
     responses = generate(items, responder, decoding, out / "responses.jsonl", processes=processes)
     verdicts = judge_responses(responses, items, judge, verdicts_path(out, judge.name), processes=processes)
-    metrics = score(items, responses, verdicts, classes)
+    preferences: list[Preference] = []
+    if pair_judge is not None:
+        if processes.first:
+            by_id = {response.id: response for response in responses}
+            compare_pairs(items, by_id, pair_judge, preferences_path(out, pair_judge.name))
+        processes.wait()
+        preferences = read_preferences(out)
+    metrics = score(items, responses, verdicts, classes, preferences)
     if processes.first:
         write_manifest(out, responses, judge, classes)
         write_metrics(out, judge.name, metrics, items, verdicts, classes)

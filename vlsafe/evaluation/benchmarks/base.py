@@ -45,8 +45,9 @@ class Benchmark(ABC):
         "refusal": "higher",
         "over_refusal": "lower",
         "refused": "lower",
+        "win_rate": "higher",
     }
-    """Metric -> which way is better; a subclass adds its own metrics."""
+    """Metric -> which way is better; a subclass adds its own metrics. Win rates come of a pair judge."""
 
     joins_variants: ClassVar[bool] = False
     """Whether some metric is over several variants. A probe's variants would be counted in it, so there are none."""

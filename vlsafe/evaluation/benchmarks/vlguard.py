@@ -52,8 +52,8 @@ class VLGuard(Benchmark):
         pictures = [self.path / self.split, self.path / f"{self.split}.zip"]
         if not any(each.exists() for each in pictures):
             raise MissingDataError(
-                f"{self.path}: the pictures are not there, neither {pictures[0].name}/ nor {pictures[1].name}; get them "
-                "with `python -m vlsafe fetch vlguard`"
+                f"picture root {pictures[0]} does not exist, nor {pictures[1].name} beside it; get the pictures with "
+                "`python -m vlsafe fetch vlguard`"
             )
         records = read_records(self.path, self.split)
         rivals = self._rivals()

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from vlsafe.errors import ConfigError
 from vlsafe.evaluation.judges.base import Judge
+from vlsafe.evaluation.pairs import PairJudge
 from vlsafe.table import Table
 
 DEFAULT_JUDGE = "keyword:vlsafe"
@@ -34,25 +35,39 @@ JUDGES = Table("judge", **_judges)
 have in its place is the callable's first argument. ``JUDGES.add(name, make)`` registers your own."""
 
 
+PAIR_JUDGES = Table("pair judge", **{"api:*": "vlsafe.evaluation.judges.api:ApiPairJudge"})
+"""As JUDGES, of judges that say which of two answers is better."""
+
+
 def judge_named(spec: str | Mapping[str, Any]) -> Judge:
     """The judge of that name, or of ``{name: ..., **options}`` with the options of its class.
 
     Nothing is loaded or asked before the first response is judged. Raises ConfigError, listing the valid names or
     options, for an unknown one.
     """
+    judge: Judge = _named(spec, JUDGES)
+    return judge
+
+
+def pair_judge_named(spec: str | Mapping[str, Any]) -> PairJudge:
+    """As :func:`judge_named`, of the pair judges."""
+    judge: PairJudge = _named(spec, PAIR_JUDGES)
+    return judge
+
+
+def _named(spec: str | Mapping[str, Any], table: Table) -> Any:
     options = {"name": spec} if isinstance(spec, str) else dict(spec)
     if "name" not in options:
-        raise ConfigError(f"judge {spec!r} has no name; valid names: {', '.join(JUDGES)}")
+        raise ConfigError(f"{table.kind} {spec!r} has no name; valid names: {', '.join(table)}")
     name = str(options.pop("name"))
     kind, _, rest = name.partition(":")
-    if f"{kind}:*" not in JUDGES or (name in JUDGES and rest != "*"):
-        make, given = JUDGES[name], list[str]()
+    if f"{kind}:*" not in table or (name in table and rest != "*"):
+        make, given = table[name], list[str]()
     elif rest not in ("", "*"):
-        make, given = JUDGES[f"{kind}:*"], [rest]
+        make, given = table[f"{kind}:*"], [rest]
     else:
-        raise ConfigError(f"judge {name!r} must say which, as in {kind}:NAME; docs/judges.md shows each kind")
-    judge: Judge = make(*given, **_checked(name, make, len(given), options))
-    return judge
+        raise ConfigError(f"{table.kind} {name!r} must say which, as in {kind}:NAME; docs/judges.md shows each kind")
+    return make(*given, **_checked(name, make, len(given), options))
 
 
 def _checked(name: str, make: Callable[..., Judge], given: int, options: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vlsafe.errors import ConfigError
-from vlsafe.evaluation.judges import DEFAULT_JUDGE, JUDGES, judge_named
+from vlsafe.evaluation.judges import DEFAULT_JUDGE, JUDGES, judge_named, pair_judge_named
 from vlsafe.evaluation.judges.base import Judge
+from vlsafe.evaluation.pairs import PairJudge
 
 
 def add_judge_options(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +30,18 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
 
 def chosen_judge(options: argparse.Namespace) -> Judge:
     """Raises ConfigError for an unknown name, option or value."""
-    wrong = [text for text in options.judge_option if "=" not in text]
+    return judge_named({"name": options.judge} | _given(options.judge_option, "--judge-option"))
+
+
+def chosen_pair_judge(options: argparse.Namespace) -> PairJudge | None:
+    """None where none was asked for. Raises as :func:`chosen_judge`."""
+    given = _given(options.pair_judge_option, "--pair-judge-option")
+    return pair_judge_named({"name": options.pair_judge} | given) if options.pair_judge else None
+
+
+def _given(pairs: list[str], flag: str) -> dict[str, Any]:
+    wrong = [text for text in pairs if "=" not in text]
     if wrong:
-        raise ConfigError(f"--judge-option {wrong[0]!r} must be written KEY=VALUE")
-    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(options.judge_option))
-    return judge_named({"name": options.judge} | given)
+        raise ConfigError(f"{flag} {wrong[0]!r} must be written KEY=VALUE")
+    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(pairs))
+    return dict(given)

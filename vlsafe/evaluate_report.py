@@ -1,0 +1,73 @@
+"""The report of one evaluation, alone or beside an earlier one of the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vlsafe.evaluation.agreement import folder_agreements
+from vlsafe.evaluation.batching import read_batching
+from vlsafe.evaluation.compare import compare
+from vlsafe.evaluation.folder import Folder, metric_row, read_folder
+from vlsafe.evaluation.pairs import win_tallies
+from vlsafe.evaluation.probe_effects import probe_effects
+from vlsafe.evaluation.report import examples, terminal_table, write_report
+from vlsafe.evaluation.scoring import directions, score
+from vlsafe.evaluation.tallies import estimate, paired_tally
+from vlsafe.run_report import versions
+
+
+def report(folder: Path, title: str, baseline: Path | None = None, skipped: Sequence[str] = ()) -> None:
+    """``report.json`` and ``report.html`` in ``folder``, and the table on standard output.
+
+    ``skipped``: benchmarks that were left out, with why; notes of the report. Raises DataError when ``baseline`` is
+    not of the same items or judge.
+    """
+    kept = read_folder(folder)
+    first = read_folder(baseline, kept.judge) if baseline else None
+    if baseline and first:
+        metrics = compare(baseline, folder, kept.judge) | _win_rates(first, kept)
+    else:
+        scored = score(kept.items, kept.responses, kept.verdicts, kept.benchmarks, kept.preferences)
+        metrics = {name: {"after": metric_row(metric)} for name, metric in scored.items()}
+    content = {
+        "title": f"{title} beside {baseline}" if baseline else title,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "judge": kept.judge,
+        "metrics": metrics,
+        "directions": directions(kept.items, list(metrics), kept.benchmarks),
+        "agreement": folder_agreements(folder),
+        "probes": probe_effects(kept),
+        "batching": read_batching(folder),
+        "examples": examples(
+            kept.items,
+            first.responses if first else [],
+            kept.responses,
+            first.verdicts if first else [],
+            kept.verdicts,
+        ),
+        "environment": versions(),
+        "notes": [f"Left out: {line}" for line in skipped],
+    }
+    page = write_report(content, folder)
+    Console().print(terminal_table(content))
+    for line in skipped:
+        print(f"left out: {line}")
+    print(f"report: {page}")
+
+
+def _win_rates(before: Folder, after: Folder) -> dict[str, dict[str, Any]]:
+    """As :func:`vlsafe.evaluation.compare.compare`, of the win rates that both folders hold."""
+    old, new = (win_tallies(each.items, each.preferences) for each in (before, after))
+    return {
+        name: {
+            "before": metric_row(estimate(old[name])),
+            "after": metric_row(estimate(new[name])),
+            "difference": paired_tally(old[name], new[name]),
+        }
+        for name in sorted(old.keys() & new.keys())
+    }
