@@ -27,6 +27,7 @@ from vlsafe.errors import ConfigError, together
 from vlsafe.fetch.paths import use_cache
 from vlsafe.interpolation import register
 from vlsafe.models.module import SafetyFineTuning
+from vlsafe.planning.choosing import chosen_strategy, machine_here
 from vlsafe.resuming import CheckpointPlan, RunIdentity, checkpoint_to_resume
 from vlsafe.run import EvaluationPlan, RunRecorder
 from vlsafe.run_metrics import set_metrics_aside
@@ -152,8 +153,11 @@ class VlsafeCLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def _strategy(self, config: dict[str, Any]) -> Any:
-        """Our strategies by name; any other is left to Lightning."""
+        """Our strategies by name; any other is left to Lightning. What ``auto`` is depends on what ``fit`` needs."""
         name = config["strategy"]
+        if name == "auto" and self.subcommand == "fit":
+            asked = self._get(self.config, "trainer")
+            return chosen_strategy(self.model, self.datamodule, asked, machine_here(asked))
         return STRATEGIES[name]() if isinstance(name, str) and name in STRATEGIES else name
 
     def _flat_config(self) -> dict[str, Any]:

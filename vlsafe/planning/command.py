@@ -6,18 +6,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from vlsafe.cli import VlsafeCLI, built
-from vlsafe.errors import ConfigError, DataError
-from vlsafe.planning.estimate import Estimate, Run, estimated
+from vlsafe.cli import built
 from vlsafe.planning.memory import GIB, Machine
 from vlsafe.planning.page import print_plan
-from vlsafe.planning.shape import Shape
+from vlsafe.planning.requested import devices_of, planned_run
 from vlsafe.planning.slurm import sbatch
-from vlsafe.planning.workload import Workload, assumed, sampled
 
 _HERE = ("accelerator=cpu", "devices=1", "num_nodes=1", "strategy=auto", "precision=32-true", "logger=false")
 """The Trainer that can be built on the machine that plans; what the config asks for is read, not built."""
@@ -28,10 +24,11 @@ def main(argv: list[str]) -> int:
     options, rest = _parser().parse_known_args(argv)
     run = built([*rest, *(f"--trainer.{setting}" for setting in _HERE)])
     asked = run.parser.parse_args(rest).trainer
+    devices = devices_of(asked)
     machine = Machine(
-        options.gpus or _devices(asked), options.gpus_per_node, round(options.memory * GIB), options.tflops, options.mfu
+        options.gpus or devices, options.gpus_per_node, round(options.memory * GIB), options.tflops, options.mfu
     )
-    plan = estimate(run, asked, machine, options.tokens, options.samples)
+    plan = planned_run(run.model, run.datamodule, asked, devices, machine, options.tokens, options.samples)
     if options.json:
         print(json.dumps(plan.as_json(), indent=1))
     else:
@@ -40,51 +37,6 @@ def main(argv: list[str]) -> int:
         options.slurm.write_text(sbatch(plan, rest), encoding="utf-8")
         print(f"wrote {options.slurm}: sbatch {options.slurm}", file=sys.stderr)
     return 0
-
-
-def estimate(cli: VlsafeCLI, asked: Any, machine: Machine, tokens: int | None, samples: int | None) -> Estimate:
-    """The plan of a config.
-
-    Args:
-        cli: what it builds on this machine.
-        asked: its ``trainer`` section as written.
-        tokens, samples: lengths and number of samples, in place of the data.
-    """
-    precision = str(asked.precision or "32-true")
-    shape = Shape(cli.model, precision)
-    sharded = Shape(cli.model, precision, sharded=True) if shape.autocast is not None and machine.gpus > 1 else shape
-    workload = _workload(cli, tokens, samples)
-    run = Run(
-        precision=precision,
-        global_batch=workload.rows * asked.accumulate_grad_batches * _devices(asked),
-        max_epochs=asked.max_epochs,
-        max_steps=asked.max_steps,
-        limit=1.0 if asked.limit_train_batches is None else asked.limit_train_batches,
-    )
-    return estimated(shape, sharded, workload, run, machine)
-
-
-def _workload(cli: VlsafeCLI, tokens: int | None, samples: int | None) -> Workload:
-    data, backbone = cli.datamodule, cli.model.backbone
-    if tokens is None:
-        try:
-            return sampled(data, backbone)
-        except DataError as error:
-            hint = "to plan without the data, say what they are like: --tokens MEAN --samples NUMBER"
-            raise DataError([*error.problems, hint]) from error
-    number = samples or data.samples
-    if tokens < 1 or number is None or number < 1:
-        raise ConfigError("--tokens stands in place of the data; give it and --samples, both at least 1")
-    return assumed(data, backbone, tokens, number)
-
-
-def _devices(asked: Any) -> int:
-    """GPUs of the config; what it leaves to the machine (``auto``, -1) counts as one a node."""
-    devices = asked.devices
-    if isinstance(devices, str) and devices.isdecimal():
-        devices = int(devices)
-    number = len(devices) if isinstance(devices, list) else devices if isinstance(devices, int) and devices > 0 else 1
-    return number * asked.num_nodes
 
 
 def _parser() -> argparse.ArgumentParser:
