@@ -114,11 +114,6 @@ def _print_blind(before: str, after: str) -> None:
 
 def manifest_main(argv: list[str]) -> int:
     """``data manifest --config C --out FILE``. Raises VlsafeError; returns the exit status."""
-    import json
-
-    from vlsafe.cli import built
-    from vlsafe.data.manifest import describe
-
     parser = argparse.ArgumentParser(
         prog="vlsafe data manifest",
         description="Reads a config (--config, and any option of `fit`) and all the records and pictures that its "
@@ -128,6 +123,12 @@ def manifest_main(argv: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the manifest to write")
     options, rest = parser.parse_known_args(argv)
+
+    import json
+
+    from vlsafe.cli import built
+    from vlsafe.data.manifest import describe
+
     run = built(rest)
     data = run.datamodule
     mixture = data.open(run.model.backbone)

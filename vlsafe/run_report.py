@@ -41,7 +41,7 @@ def gathered(
         "objective": objective(metrics, directed),
         "forgetting": forgetting(first, last) if first else [],
         "trained": module.trained,
-        "data": data_row(data, module.seen),
+        "data": data_row(data, module.seen, phases.get("train", 0.0)),
         "phases": [{"name": name, "seconds": seconds} for name, seconds in phases.items()],
         "curves": curves_from_csv(directory / "metrics.csv"),
         "agreement": folder_agreements(after),
@@ -66,8 +66,9 @@ def final_values(report: dict[str, Any]) -> dict[str, float]:
     return {**logged(report["objective"]), **known, **forgetting_values(report["forgetting"]), **samples}
 
 
-def data_row(data: ConversationData, seen: dict[str, dict[str, int]]) -> dict[str, Any]:
-    """What was really trained on, by part: samples and supervised tokens as counted in training."""
+def data_row(data: ConversationData, seen: dict[str, dict[str, int]], seconds: float = 0.0) -> dict[str, Any]:
+    """What was really trained on, by part: samples and supervised tokens as counted in training; and how it was
+    loaded, by the first process since it began or was resumed, ``seconds`` ago."""
     mixture = data.open()
     parts = [
         {
@@ -80,7 +81,12 @@ def data_row(data: ConversationData, seen: dict[str, dict[str, int]]) -> dict[st
         }
         for name, part in data.parts.items()
     ]
-    return {"samples": sum(part["samples"] for part in parts), "parts": parts}
+    loading = {
+        "workers": data.num_workers,
+        "samples_per_second_per_worker": data.loading.per_worker,
+        "wait_share": min(1.0, data.loading.waiting / seconds) if seconds else 0.0,
+    }
+    return {"samples": sum(part["samples"] for part in parts), "parts": parts, "loading": loading}
 
 
 def versions() -> dict[str, str]:

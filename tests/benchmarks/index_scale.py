@@ -4,7 +4,8 @@
 
 Writes the file (about 1 GB), a thousand pictures that its records share, and the index into FOLDER. Each figure is
 measured in a process of its own, after its imports. Aims on two cores: indexed in 90 s and 1 GiB of memory, opened
-again in 1 s, first batch in 3 s, 10,000 random records in 2 s. Exit status 1 when one is missed.
+again in 1 s, first batch in 3 s, 10,000 random records in 2 s. Exit status 1 when one is missed. How many samples a
+worker reads, decodes and encodes a second is told without an aim: that depends on pictures and processor.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ from vlsafe.data.mixture import Mixture, Part  # noqa: E402
 from vlsafe.data.sources.llava import LLaVASource  # noqa: E402
 from vlsafe.fetch.paths import use_cache  # noqa: E402
 
-AIMS = {
+AIMS: dict[str, float | None] = {
     "index, s": 90.0,
     "index, peak MiB": 1024.0,
     "open again, s": 1.0,
     "first batch, s": 3.0,
     "10,000 records, s": 2.0,
+    "samples/s a worker": None,
 }
 PICTURES = 1000
 
@@ -99,9 +101,13 @@ def first_batch(path: Path) -> dict[str, float]:
     mixture = Mixture({"helpful": Part("llava:x", repeat=1)}, {"helpful": len(source)}, None, seed=0)
     dataset = MixtureDataset(mixture, {"helpful": source}, encoding)
     loader = MixtureLoader(dataset, StepSampler(len(mixture), 16), Collate(0), num_workers=2)
-    batch = next(iter(loader))
+    batches = iter(loader)
+    batch = next(batches)
     assert len(batch.ids) == 16
-    return {"first batch, s": time.perf_counter() - before}
+    seconds = time.perf_counter() - before
+    for _ in range(30):
+        next(batches)
+    return {"first batch, s": seconds, "samples/s a worker": loader.loading.per_worker}
 
 
 MEASURES: dict[str, Callable[[Path], dict[str, float]]] = {
@@ -133,8 +139,10 @@ def main() -> int:
     missed = False
     for what in MEASURES:
         for name, value in measured(what, path).items():
-            missed |= value > AIMS[name]
-            print(f"{name:20} {value:9.2f}   aim {AIMS[name]:g}{'   MISSED' if value > AIMS[name] else ''}")
+            aim = AIMS[name]
+            beyond = aim is not None and value > aim
+            missed |= beyond
+            print(f"{name:20} {value:9.2f}{'' if aim is None else f'   aim {aim:g}'}{'   MISSED' if beyond else ''}")
     return int(missed)
 
 

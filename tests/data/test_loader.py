@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from vlsafe.data.loader import MixtureDataset, MixtureLoader, StepSampler
 from vlsafe.data.mixture import Mixture
 from vlsafe.data.sources import open_source
 from vlsafe.errors import ConfigError
+from vlsafe.run_report import data_row
 
 
 class OneToken:
@@ -127,6 +129,26 @@ def test_the_loader_leaves_torchs_own_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+class Slow(OneToken):
+    """An encoding that takes its time."""
+
+    def sample(self, conversation: Conversation) -> Encoded:
+        time.sleep(0.02)
+        return super().sample(conversation)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_loading_took_is_measured(workers: int) -> None:
+    made = loader(samples=12, workers=workers)
+    made.dataset.encoding = Slow()  # type: ignore[attr-defined]
+    began = time.perf_counter()
+    passes(made, 1)
+    elapsed = time.perf_counter() - began
+    assert made.loading.samples == 12 and made.loading.working >= 12 * 0.02
+    assert made.loading.per_worker == pytest.approx(12 / made.loading.working) and made.loading.per_worker <= 50
+    assert 0.05 < made.loading.waiting <= elapsed, "nothing else was done meanwhile"
+
+
 # --- the data module
 
 
@@ -167,6 +189,9 @@ def test_training_batches_hold_every_part_and_count_as_told(files: Path) -> None
     batches = list(data.train_dataloader())
     assert data.batches_per_epoch == len(batches) == 3
     assert data.part_names == ["text", "pictures"]
+    loading = data_row(data, {}, seconds=2 * data.loading.waiting)["loading"]
+    assert loading["workers"] == 0 and loading["wait_share"] == pytest.approx(0.5)
+    assert loading["samples_per_second_per_worker"] == pytest.approx(12 / sum(batch.seconds for batch in batches))
     assert all(batch.sources.count("text") == 2 and batch.inputs["pixel_values"].shape[0] == 2 for batch in batches)
 
 

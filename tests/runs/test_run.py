@@ -39,6 +39,8 @@ def test_a_run_leaves_everything_behind(config: Path, tmp_path: Path, capsys: py
         "pictures": 4,
         "text": 4,
     }
+    assert 0 < report["data"]["loading"]["wait_share"] < 1
+    assert "Training waited for data" in (run / "report.html").read_text()
     assert [phase["name"] for phase in report["phases"]] == ["evaluate before", "train", "export", "evaluate after"]
     assert {row["component"]: row["trainable"] > 0 for row in report["trained"]} == {
         "vision": False,

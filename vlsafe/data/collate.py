@@ -11,7 +11,7 @@ block-diagonal mask, so samples do not see each other (pitfalls F1). Steps and s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,13 +28,14 @@ _TEXT = {"input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "to
 class Batch:
     """``inputs``: keyword arguments of the model's forward (input_ids [rows, length], picture tensors
     [pictures, ...], and what the layout needs); ``labels`` and ``samples``, the number of the sample that a position
-    belongs to: [rows, length]; ``sources`` and ``ids``: one a sample."""
+    belongs to: [rows, length]; ``sources`` and ``ids``: one a sample; ``seconds``: of all samples, as in Encoded."""
 
     inputs: dict[str, Tensor]
     labels: Tensor
     samples: Tensor
     sources: list[str]
     ids: list[str]
+    seconds: float = 0.0
 
     @property
     def has_pictures(self) -> bool:
@@ -48,7 +49,7 @@ class Batch:
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
-        return Batch(inputs, change(self.labels), change(self.samples), self.sources, self.ids)
+        return replace(self, inputs=inputs, labels=change(self.labels), samples=change(self.samples))
 
 
 class Collate:
@@ -118,7 +119,8 @@ class Collate:
 
     @staticmethod
     def _batch(inputs: dict[str, Tensor], labels: Tensor, samples: Tensor, encoded: Sequence[Encoded]) -> Batch:
-        return Batch(inputs, labels, samples, [s.source for s in encoded], [s.id for s in encoded])
+        seconds = sum(sample.seconds for sample in encoded)
+        return Batch(inputs, labels, samples, [s.source for s in encoded], [s.id for s in encoded], seconds)
 
 
 def _joined(pictures: list[Tensor]) -> Tensor:

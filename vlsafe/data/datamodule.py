@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlsafe.data.collate import Batch, Collate
 from vlsafe.data.encoding import IGNORE, Encoded, Encoding
-from vlsafe.data.loader import MixtureDataset, MixtureLoader, StepSampler
+from vlsafe.data.loader import Loading, MixtureDataset, MixtureLoader, StepSampler
 from vlsafe.data.manifest import replay
 from vlsafe.data.mixture import Mixture, Part, check_parts
 from vlsafe.data.selection import selected
@@ -90,6 +90,7 @@ class ConversationData(L.LightningDataModule):
             "too_long": too_long,
             "supervise": supervise,
         }
+        self.loading = Loading()
         self.sources: dict[str, Source] = {}
         self.mixture: Mixture | None = None
 
@@ -146,7 +147,9 @@ class ConversationData(L.LightningDataModule):
         encoding = self.encoding()
         dataset = MixtureDataset(self.open(), self.sources, encoding)
         collate = Collate(encoding.tokenizer.pad_token_id, padding_free=self.padding_free)
-        return MixtureLoader(dataset, self._steps(), collate, **self._loading())
+        loader = MixtureLoader(dataset, self._steps(), collate, **self._loading())
+        self.loading = loader.loading
+        return loader
 
     def val_dataloader(self) -> DataLoader | list:
         return self._held_out()

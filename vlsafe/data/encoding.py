@@ -29,7 +29,8 @@ which tokens PaliGemma and Gemma 3 read in both directions; which pictures a tok
 @dataclass
 class Encoded:
     """One sample. ``input_ids`` and ``labels``: int64 [length]. ``pixels``: the picture tensors of the processor.
-    ``per_token``: what else the model wants of every token (:data:`PER_TOKEN`), [length, ...]."""
+    ``per_token``: what else the model wants of every token (:data:`PER_TOKEN`), [length, ...]. ``seconds``: what
+    reading, decoding and encoding it took, where that was measured."""
 
     id: str
     source: str
@@ -38,6 +39,7 @@ class Encoded:
     pixels: dict[str, Tensor] = field(default_factory=dict)
     text: str = ""
     per_token: dict[str, Tensor] = field(default_factory=dict)
+    seconds: float = 0.0
 
     @property
     def supervised(self) -> int:

@@ -21,6 +21,9 @@ MAX_PIXELS = 89_478_485
 MAX_BYTES = 256 * 2**20
 """Files larger than this, unpacked, are refused before they are read."""
 
+MAX_NAME = 4096
+"""Characters of the longest name of a picture."""
+
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """Formats that are decoded. The list is closed because some of Pillow's others start outside programs."""
 
@@ -65,12 +68,26 @@ def image_bytes(ref: ImageRef) -> bytes:
         if isinstance(found, bytes):
             _check_size(ref, len(found))
             return found
-        _check_size(ref, found.file_size)
-        return _archive(ref.root, os.getpid()).read(found)
+        return _unpacked(ref, found)
     except DataError:
         raise
     except Exception as error:  # zipfile raises BadZipFile, RuntimeError (password), NotImplementedError, zlib.error
         raise DataError(f"cannot read picture {ref}: {error}; fetch the file again") from error
+
+
+def _unpacked(ref: ImageRef, entry: zipfile.ZipInfo) -> bytes:
+    """An entry may unpack to far more than it claims: it is read up to its claim and one byte, which the archive then
+    finds wrong. That bounds the memory for deflate only; other methods unpack a block at a time, however large."""
+    _check_size(ref, entry.file_size)
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DataError(
+            f"picture {ref} is compressed by a method other than deflate; zip the pictures again with deflate"
+        )
+    with _archive(ref.root, os.getpid()).open(entry) as file:
+        data = file.read(entry.file_size + 1)
+    if len(data) != entry.file_size:
+        raise DataError(f"cannot read picture {ref}: its zip entry is cut short; fetch the file again")
+    return data
 
 
 def find_image(ref: ImageRef) -> Path | zipfile.ZipInfo | bytes:
@@ -82,10 +99,13 @@ def find_image(ref: ImageRef) -> Path | zipfile.ZipInfo | bytes:
     problem = name_problem(ref.name)
     if problem:
         raise DataError(f"picture name {ref.name!r} (root {ref.root}) {problem}; correct the record")
-    if ref.root.is_dir():
-        return _find_in_folder(ref)
-    if ref.root.is_file():
-        return _find_embedded(ref) if is_arrow(ref.root) else _find_in_zip(ref)
+    try:
+        if ref.root.is_dir():
+            return _find_in_folder(ref)
+        if ref.root.is_file():
+            return _find_embedded(ref) if is_arrow(ref.root) else _find_in_zip(ref)
+    except OSError as error:
+        raise DataError(f"cannot read picture root {ref.root}: {error.strerror or error}; mend its rights") from error
     raise DataError(f"picture root {ref.root} does not exist; it must be a folder or a zip file")
 
 
@@ -93,6 +113,8 @@ def name_problem(name: str) -> str:
     """Why ``name`` cannot be a picture's name inside a root, or an empty string when it can."""
     if not name or "\0" in name:
         return "is empty or holds a null character"
+    if len(name) > MAX_NAME:
+        return f"is longer than {MAX_NAME:,} characters"
     if "\\" in name or ":" in name.split("/")[0]:
         return "holds a backslash or a drive; names use forward slashes"
     if name.startswith("/") or ".." in name.split("/"):
@@ -131,7 +153,7 @@ def _find_in_zip(ref: ImageRef) -> zipfile.ZipInfo:
         info = _archive(ref.root, os.getpid()).getinfo(ref.name)
     except KeyError as error:
         raise _missing(ref) from error
-    except (zipfile.BadZipFile, OSError) as error:
+    except (ValueError, NotImplementedError, zipfile.BadZipFile, OSError) as error:
         raise DataError(f"picture root {ref.root} is not a readable zip file: {error}; fetch it again") from error
     if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
         raise DataError(f"picture {ref} is a folder or a link inside the zip file, not a file; correct the record")

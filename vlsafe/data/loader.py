@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,9 +28,11 @@ class MixtureDataset(Dataset[Encoded]):
         return len(self.mixture)
 
     def __getitem__(self, step: int) -> Encoded:
+        began = time.perf_counter()
         part, record = self.mixture.at(step)
         encoded = self.encoding.sample(self.sources[part][record])
         encoded.source = part
+        encoded.seconds = time.perf_counter() - began
         return encoded
 
 
@@ -62,9 +66,25 @@ class StepSampler(Sampler[list[int]]):
             yield list(range(offset, offset + self.batch_size))
 
 
+@dataclass
+class Loading:
+    """What delivering samples took: ``working`` seconds of the workers (of this process where there are none) to read,
+    decode and encode ``samples``, and ``waiting`` seconds of this process for its next batch."""
+
+    samples: int = 0
+    working: float = 0.0
+    waiting: float = 0.0
+
+    @property
+    def per_worker(self) -> float:
+        """Samples a second that one worker delivers."""
+        return self.samples / self.working if self.working else 0.0
+
+
 class MixtureLoader(DataLoader):
     """A DataLoader over a Mixture that Lightning can stop and continue within an epoch.
 
+    ``loading`` says how fast the workers were and how long the training loop waited for them.
     ``state_dict`` counts the batches that the training loop has received, not those that workers have prepared
     ahead, so that no sample is lost or seen twice after a resume.
     """
@@ -75,6 +95,7 @@ class MixtureLoader(DataLoader):
         self._steps = sampler
         self._epoch = 0
         self._received = 0
+        self.loading = Loading()
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self._epoch, "received": self._received}
@@ -86,6 +107,16 @@ class MixtureLoader(DataLoader):
         if self._received >= len(self._steps):  # Lightning stops at the last batch, without asking for one more
             self._epoch, self._received = self._epoch + 1, 0
         self._steps.epoch, self._steps.start = self._epoch, self._received
-        for batch in super().__iter__():
+        batches = iter(super().__iter__())
+        while (batch := self._next(batches)) is not None:
             self._received += 1
             yield batch
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        self.loading.waiting += time.perf_counter() - began
+        if batch is not None:
+            self.loading.samples += len(batch.ids)
+            self.loading.working += batch.seconds
+        return batch

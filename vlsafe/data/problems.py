@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,11 +15,20 @@ from vlsafe.fetch.paths import cache_directory
 
 log = logging.getLogger(__name__)
 
+REPR = reprlib.Repr()
+REPR.maxlevel, REPR.maxstring, REPR.maxlong, REPR.maxother = 3, 80, 80, 80
+"""How values of a record are shown: a few characters of them, however long or deep they are."""
+
 Policy = Literal["error", "skip"]
 
 SHOWN, KEPT = 20, 10_000
 """Problems shown in a message, and listed in its file. What is beyond is counted only, so that a file of nothing but
 malformed records takes no more memory than any other."""
+
+LEAVE_OUT = "to leave these records out, counted and listed in the log, open the source with on_bad_record: skip"
+
+LONGEST = 2000
+"""Characters of one reason that are kept: it may quote a text of megabytes."""
 
 
 class Malformed(NamedTuple):
@@ -50,15 +60,22 @@ class BadRecords:
         self.policy = policy
         self.lines: list[str] = []
         self.count = 0
+        self.remedies = [] if policy == "skip" else [LEAVE_OUT]
+        self._shown: dict[str, str] = {}
 
     def add(self, index: int, row: Any, reasons: Iterable[str]) -> None:
         identity = f" (id {_short(row['id'])})" if isinstance(row, dict) and "id" in row else ""
-        lines = [f"{self.path}[{index}]{identity}: {reason}" for reason in reasons]
-        self.count += len(lines)
-        self.lines += lines[: max(0, KEPT - len(self.lines))]
+        for reason in map(_shortened, reasons):
+            line = f"{self.path}[{index}]{identity}: {reason}"
+            self.count += 1
+            if len(self.lines) < KEPT:
+                self.lines.append(line)
+            if len(self._shown) < SHOWN:
+                self._shown.setdefault(reason, line)
 
     def restore(self, lines: list[str], more: int) -> None:
         self.lines, self.count = list(lines), len(lines) + more
+        self._shown = {line: line for line in lines[:SHOWN]}
 
     @property
     def stops(self) -> bool:
@@ -77,15 +94,17 @@ class BadRecords:
         return DataError([*self.lines, str(error)]) if self.count else error
 
     def _report(self) -> str:
+        remedies = "".join(f"\n{remedy[0].upper()}{remedy[1:]}" for remedy in self.remedies)
         if self.count <= SHOWN:
-            return str(DataError(self.lines))
+            return str(DataError(self.lines)) + remedies
         name = f"{self.path.stem}-{hashlib.sha256(str(self.path).encode()).hexdigest()[:8]}.txt"
         whole = cache_directory() / "bad_records" / name
         whole.parent.mkdir(parents=True, exist_ok=True)
         beyond = [f"... and {self.count - len(self.lines)} more"] if self.count > len(self.lines) else []
         whole.write_text("\n".join([*self.lines, *beyond, ""]), encoding="utf-8", errors="backslashreplace")
-        first = "\n".join(f"  - {line}" for line in self.lines[:SHOWN])
-        return f"{self.count} problems, listed in {whole}:\n{first}\n  ... and {self.count - SHOWN} more"
+        first = "\n".join(f"  - {line}" for line in self._shown.values())
+        more = f"  ... and {self.count - len(self._shown)} more"
+        return f"{self.count} problems, listed in {whole}; the first of each kind:\n{first}\n{more}{remedies}"
 
 
 class UniqueIds:
@@ -120,5 +139,9 @@ class UniqueIds:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = REPR.repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _shortened(reason: str) -> str:
+    return reason if len(reason) <= LONGEST else f"{reason[: LONGEST // 2]} ... {reason[-LONGEST // 2 :]}"

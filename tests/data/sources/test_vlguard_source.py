@@ -188,15 +188,14 @@ def test_missing_pictures_are_counted_and_named(data_set: Callable) -> None:
     (path / "train" / "signs" / "u1.png").unlink()
     with pytest.raises(DataError) as caught:
         VLGuardSource(path)
-    assert f"{path / 'train.json'}: 1 of 2 pictures cannot be used" in str(caught.value)
+    assert f"{path / 'train.json'}[0] (id " in str(caught.value)
     assert f"missing picture {path / 'train' / 'signs/u1.png'}" in str(caught.value)
     assert "check_images: false" in str(caught.value)
     assert len(VLGuardSource(path, check_images=False)) == 2
     shutil.rmtree(path / "train")
     with pytest.raises(DataError) as caught:
         VLGuardSource(path)
-    assert "2 of 2 pictures" in str(caught.value)
-    assert str(caught.value).count("does not exist; it must be a folder or a zip file") == 1
+    assert str(caught.value).count("does not exist; it must be a folder or a zip file") == 2
 
 
 def test_missing_file_and_unknown_split(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from vlsafe.conversation import Conversation
 from vlsafe.data.index.shards import IndexedRows, ShardWriter, last_state, shard_files
-from vlsafe.data.index.streams import open_stream
+from vlsafe.data.index.streams import GZIP_MAGIC, PARQUET_MAGIC, open_stream, unpacks_to
 from vlsafe.data.problems import BadRecord, BadRecords, UniqueIds, refuse_malformed
 from vlsafe.errors import DataError
 from vlsafe.fetch.paths import cache_directory
@@ -33,20 +33,23 @@ Convert = Callable[[Any, int], Conversation]
 
 
 def is_large(path: Path) -> bool:
-    """Whether the file is to be indexed; False where there is no such file."""
+    """Whether the file is to be indexed; False where there is no such file. A small gzip file may unpack to a huge one,
+    so it is unpacked as far as that takes."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        packed = file.read(4)[:2] in (b"\x1f\x8b", b"PA")
-    return path.stat().st_size * (8 if packed else 1) >= LARGE
+        head = file.read(4)
+    if path.stat().st_size * (8 if head.startswith((GZIP_MAGIC, PARQUET_MAGIC)) else 1) >= LARGE:
+        return True
+    return head.startswith(GZIP_MAGIC) and unpacks_to(path, LARGE)
 
 
 def open_index(path: Path, reader: str, convert: Convert, bad: BadRecords) -> tuple[IndexedRows, bool]:
     """The index of ``path`` as ``reader`` (what decides the outcome of ``convert``, in words) reads it; whether every
-    record was converted just now.
+    record was converted just now. Malformed records are noted in ``bad``; where these stop the run, the index is not
+    complete.
 
-    Raises:
-        DataError: the file cannot be read, or, unless ``bad`` skips them, with all its malformed records.
+    Raises DataError when the file cannot be read.
     """
     root = cache_directory() / "index"
     reader_key = hashlib.sha256(f"{VERSION}\n{bad.policy}\n{reader}".encode()).hexdigest()[:16]
@@ -57,12 +60,12 @@ def open_index(path: Path, reader: str, convert: Convert, bad: BadRecords) -> tu
         if whole:
             whole = not shard_files(folder)
             _build(path, folder, convert, bad)
-            bad.done()
-            _write_json(folder / "done.json", {"path": str(path), "bad": bad.lines, "more": bad.count - len(bad.lines)})
+            if not bad.stops:
+                done = {"path": str(path), "bad": bad.lines, "more": bad.count - len(bad.lines)}
+                _write_json(folder / "done.json", done)
         else:
             done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
             bad.restore(done["bad"], done["more"])
-            bad.done()
     return IndexedRows(folder), whole
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ MAX_RECORD = 64 * 2**20
 
 GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
 BLANK = b"\xef\xbb\xbf \t\r\n"  # white space and the byte-order mark that some editors write
-_BLANK = BLANK.decode()
+_SOLID = re.compile(f"[^{BLANK.decode()}]")
 _DECODER = json.JSONDecoder()
 
 
@@ -61,6 +62,18 @@ def open_stream(path: Path, position: int = 0, index: int = 0) -> Stream:
 
 def is_array(head: bytes) -> bool:
     return head.lstrip(BLANK).startswith(b"[")
+
+
+def unpacks_to(path: Path, size: int) -> bool:
+    """Whether a gzip file holds at least ``size`` bytes; of a broken one, as far as it can be unpacked."""
+    unpacked = 0
+    try:
+        with gzip.open(path) as file:
+            while unpacked < size and (chunk := file.read(CHUNK)):
+                unpacked += len(chunk)
+    except (OSError, EOFError, zlib.error):
+        pass  # whoever reads the file says so
+    return unpacked >= size
 
 
 class reading:
@@ -130,8 +143,8 @@ class ArrayStream(Stream):
     def _next(self) -> str:
         """The next character that is not blank; an empty string at the end."""
         while True:
-            while self._at < len(self._text) and self._text[self._at] in _BLANK:
-                self._at += 1
+            solid = _SOLID.search(self._text, self._at)
+            self._at = solid.start() if solid else len(self._text)
             if self._at < len(self._text) or self._ended:
                 return self._text[self._at : self._at + 1]
             self._more(self._chunk)
@@ -226,13 +239,32 @@ class ParquetStream(Stream):
             if skip >= len(batch):
                 skip -= len(batch)
                 continue
-            for row in batch.slice(skip).to_pylist():
+            for row in rows_of(batch.slice(skip)):
                 self._position += 1
                 yield _as_json(row)
             skip = 0
 
 
+def rows_of(batch: pa.RecordBatch) -> Iterator[Any]:
+    """The rows of a batch as objects; Malformed for one whose values cannot be read (text that is not UTF-8,
+    dates beyond the calendar)."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        for place in range(len(batch)):
+            yield _row_of(batch.slice(place, 1))
+
+
+def _row_of(batch: pa.RecordBatch) -> Any:
+    try:
+        return batch.to_pylist()[0]
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        return Malformed(f"a column holds what cannot be read ({error}); mend the file")
+
+
 def _as_json(row: Any) -> tuple[Any, bytes]:
+    if isinstance(row, Malformed):
+        return row, b"null"
     try:
         return row, json.dumps(row, default=_plain).encode()
     except TypeError as error:

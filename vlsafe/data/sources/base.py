@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import vlsafe
 from vlsafe.conversation import Conversation, ImageRef
 from vlsafe.data.index.build import is_large, open_index
+from vlsafe.data.index.streams import open_stream
 from vlsafe.data.problems import BadRecord, BadRecords, Policy, UniqueIds, refuse_malformed
-from vlsafe.data.sources.pictures import PicturesNote, records_with_pictures, require_images
+from vlsafe.data.sources.pictures import PicturesNote, note_missing, why_missing
 from vlsafe.data.sources.rows import read_rows
 from vlsafe.errors import DataError
 
@@ -60,8 +61,9 @@ class RecordSource(Source):
         bad = BadRecords(self.path, on_bad_record)
         self._records: Sequence[tuple[int, str, Any]]
         self._kept: Sequence[int]
-        lacking = (self._open_indexed if is_large(self.path) else self._open_in_memory)(bad, check_images)
-        self.skipped = bad.count + lacking
+        (self._open_indexed if is_large(self.path) else self._open_in_memory)(bad, check_images)
+        bad.done()
+        self.skipped = bad.count
         if not self._kept:
             raise DataError(f"{self.path}: every record was left out by on_bad_record: skip; see the log for why")
 
@@ -76,21 +78,18 @@ class RecordSource(Source):
         number, identity, row = self._records[self._kept[index]]
         return replace(self.convert(row, number), id=identity)
 
-    def _open_in_memory(self, bad: BadRecords, check_images: bool) -> int:
+    def _open_in_memory(self, bad: BadRecords, check_images: bool) -> None:
         rows = read_rows(self.path)
-        numbers: list[tuple[int, str]] = []
-        images: list[tuple[ImageRef, ...]] = []
+        wanted: list[tuple[int, str, tuple[ImageRef, ...]]] = []
         ids = UniqueIds(self.path)
         for number, conversation in convert_all(rows, self.convert, bad):
-            numbers.append((number, ids.unique(conversation.id)))
-            images.append(conversation.images)
+            wanted.append((number, ids.unique(conversation.id), conversation.images))
         ids.report()
-        self._records, self._kept, lacking = _Numbered(rows, numbers), range(len(numbers)), 0
-        if check_images:
-            self._kept, lacking = records_with_pictures(images, self.path, bad.policy)
-        return lacking
+        lacking = note_missing(wanted, bad) if check_images else set()
+        self._records = _Numbered(rows, [(number, identity) for number, identity, _ in wanted])
+        self._kept = [place for place, (number, _, _) in enumerate(wanted) if number not in lacking]
 
-    def _open_indexed(self, bad: BadRecords, check_images: bool) -> int:
+    def _open_indexed(self, bad: BadRecords, check_images: bool) -> None:
         seen: dict[ImageRef, None] = {}
 
         def convert(row: Any, number: int) -> Conversation:
@@ -100,19 +99,28 @@ class RecordSource(Source):
             return conversation
 
         records, whole = open_index(self.path, self._reader(), convert, bad)
-        self._records, self._kept, lacking = records, range(len(records)), 0
+        self._records, self._kept = records, range(len(records))
         note = PicturesNote(records.folder)
-        if not check_images or note.holds():
-            return 0
-        if whole and bad.policy == "error":  # the common case: nothing has to be read again
-            require_images(seen, self.path)
-        else:
-            images = [self.convert(row, number).images for number, _, row in records]
-            self._kept, lacking = records_with_pictures(images, self.path, bad.policy)
-            seen = dict.fromkeys(image for one in images for image in one)
-        if not lacking:
+        if not check_images or (note.holds() and not bad.stops):
+            return
+        if whole and not any(map(why_missing, seen)):  # the common case: nothing has to be read again
             note.write(seen)
-        return lacking
+            return
+        seen.clear()
+        lacking = note_missing(self._wanted(convert), bad)
+        if lacking:
+            self._kept = [place for place, (number, _, _) in enumerate(records) if number not in lacking]
+        elif not bad.stops:
+            note.write(seen)
+
+    def _wanted(self, convert: Callable[[Any, int], Conversation]) -> Iterator[tuple[int, str, tuple[ImageRef, ...]]]:
+        """Number, id and pictures of the well-formed records of the file."""
+        for number, (row, _) in enumerate(open_stream(self.path)):
+            try:
+                conversation = convert(refuse_malformed(row), number)
+            except BadRecord:
+                continue  # noted when the index was built
+            yield number, conversation.id, conversation.images
 
     def _reader(self) -> str:
         """Whatever decides what ``convert`` makes of a record: its code, and the options it was given."""
@@ -143,8 +151,8 @@ class _Numbered(Sequence[tuple[int, str, Any]]):
 
 
 def convert_all(rows: Iterable[Any], convert: Callable[[Any, int], T], bad: BadRecords) -> Iterator[tuple[int, T]]:
-    """``(number, converted)`` of every well-formed record; at the end, what was wrong with the others is told at once:
-    file, index, id and reason."""
+    """``(number, converted)`` of every well-formed record; what is wrong with the others is noted in ``bad``, whose
+    ``done`` tells all of it at once."""
     for number, row in enumerate(rows):
         try:
             converted = convert(refuse_malformed(row), number)
@@ -152,4 +160,3 @@ def convert_all(rows: Iterable[Any], convert: Callable[[Any, int], T], bad: BadR
             bad.add(number, row, error.reasons)
         else:
             yield number, converted
-    bad.done()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from vlsafe.conversation import ImageRef, Turn
 from vlsafe.data.images import name_problem
-from vlsafe.data.problems import BadRecord
+from vlsafe.data.problems import REPR, BadRecord
 
 
 class Fields:
@@ -66,19 +67,27 @@ class Fields:
             self.note(f"{key!r} must be a list, not {_shown(value)}")
         return []
 
-    def identity(self, index: int) -> str:
-        """The record's ``id``, a text or an integer; records without one are named by their index."""
-        value = self.row.get("id", index)
+    def identity(self, index: int, key: str = "id") -> str:
+        """The record's id, a text or an integer; records without one are named by their index."""
+        value = self.row.get(key, index)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        return self.check_text(value, "'id'")
+        return self.check_text(value, repr(key))
+
+    def plain(self, key: str) -> str:
+        """A single value as text: what a tag may be."""
+        value = self.row[key]
+        if isinstance(value, dict | list | bytes):
+            self.note(f"{key!r} must be a single value to be a tag, not {_shown(value)}")
+            return ""
+        return self.check_text(str(value), repr(key), empty=True)
 
     def image(self, root: Path, name: Any, what: str = "'image'") -> ImageRef:
         """A reference to a picture of ``root``; that it exists is checked for all records together."""
         name = self.check_text(name, what)
         problem = name_problem(name) if name else ""
         if problem:
-            self.note(f"{what} {name!r} {problem}; it must be the name of a picture inside {root}")
+            self.note(f"{what} {REPR.repr(name)} {problem}; it must be the name of a picture inside {root}")
         return ImageRef(root, name)
 
     def check_order(self, turns: Sequence[Turn]) -> None:
@@ -93,7 +102,8 @@ class Fields:
             )
 
     def _missing(self, key: str) -> str:
-        self.note(f"{key!r} is missing (found: {', '.join(map(str, self.row)) or 'nothing'})")
+        found = ", ".join(map(str, islice(self.row, 30))) or "nothing"
+        self.note(f"{key!r} is missing (found: {found}{', ...' if len(self.row) > 30 else ''})")
         return ""
 
 
@@ -109,7 +119,7 @@ def _encodable(text: str) -> bool:
 
 def _shown(value: Any) -> str:
     """A JSON value's type and the beginning of its text."""
-    text = repr(value)
+    text = REPR.repr(value)
     names = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
     kind = names.get(type(value), "a number")
     return kind if value is None else f"{kind} ({text if len(text) <= 40 else text[:37] + '...'})"

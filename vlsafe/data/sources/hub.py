@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from vlsafe.conversation import Conversation, ImageRef
 from vlsafe.data.embedded import read_table
+from vlsafe.data.index.streams import rows_of
 from vlsafe.data.problems import BadRecords, Policy, UniqueIds
 from vlsafe.data.sources.base import Source, convert_all
 from vlsafe.data.sources.fields import Fields
@@ -53,10 +54,12 @@ class HubSource(Source):
         self._tags = tags or []
         self._files = _arrow_files(Path(path), split, revision)
         self._map()
+        self._check(Path(path))
         bad, ids = BadRecords(Path(path), on_bad_record), UniqueIds(Path(path))
         rows = convert_all(self._rows(), self._convert, bad)
         kept = [(number, ids.unique(conversation.id)) for number, conversation in rows]
         ids.report()
+        bad.done()
         self.skipped = bad.count
         self._kept = np.array([number for number, _ in kept], dtype=np.int64)
         self._ids = [identity for _, identity in kept]
@@ -87,10 +90,33 @@ class HubSource(Source):
         self._texts = [table.drop([column]) if column in table.column_names else table for table in tables]
         self._pictures = [_counts(table, column) for table in tables]
 
+    def _check(self, path: Path) -> None:
+        """Arrow believes what a file says of itself: a damaged one would end the process, not raise."""
+        for file, texts in zip(self._files, self._texts, strict=True):
+            try:
+                texts.validate(full=True)
+                self._check_pictures(read_table(file))
+            except pa.ArrowInvalid as error:
+                raise DataError(f"{path}: {file} is damaged: {error}; fetch the data set again") from error
+
+    def _check_pictures(self, table: pa.Table) -> None:
+        column = self._columns["images"]
+        if column not in table.column_names:
+            return
+        kind = table.schema.field(column).type
+        kind = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+        held = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
+        if not (pa.types.is_binary(held) or pa.types.is_large_binary(held) or pa.types.is_null(held)):
+            raise DataError(
+                f"the column {column!r} of {self.name} holds {kind}, not pictures; map `images` to the column that "
+                "holds them, or to none"
+            )
+        table.column(column).validate(full=True)
+
     def _rows(self) -> Iterator[Any]:
         for table in self._texts:
             for batch in table.to_batches(max_chunksize=256):
-                yield from batch.to_pylist()
+                yield from rows_of(batch)
 
     def _place(self, number: int) -> tuple[int, int]:
         file = int(np.searchsorted(self._ends, number, side="right"))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vlsafe.conversation import Conversation, ImageRef, Role, Turn
-from vlsafe.data.problems import Policy
+from vlsafe.data.problems import REPR, Policy
 from vlsafe.data.sources.base import RecordSource
 from vlsafe.data.sources.fields import Fields
 
@@ -94,6 +94,6 @@ def _whole(message: Any) -> bool:
 def _note_speaker(fields: Fields, message: Any, what: str) -> None:
     if isinstance(message, dict):
         known = ", ".join(SPEAKERS)
-        fields.note(f"{what} is from {message.get('from')!r}; a message must be from one of: {known}")
+        fields.note(f"{what} is from {REPR.repr(message.get('from'))}; a message must be from one of: {known}")
     else:
         fields.note(f"{what} must be an object with 'from' and 'value'")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlsafe.conversation import Conversation, ImageRef, Role, Turn, assistant, user
-from vlsafe.data.problems import Policy
+from vlsafe.data.problems import REPR, Policy
 from vlsafe.data.sources.base import RecordSource
 from vlsafe.data.sources.fields import Fields
 from vlsafe.errors import ConfigError
@@ -72,8 +72,7 @@ def conversation_of(
     fields: Fields, index: int, source: str, columns: dict[str, str], tags: Sequence[str], pictures: list[ImageRef]
 ) -> Conversation:
     """The Conversation of a row whose pictures are ``pictures``. Raises BadRecord with every reason against it."""
-    named = fields.row.get(columns["id"], index)
-    identity = str(named) if isinstance(named, int) else fields.check_text(named, repr(columns["id"]))
+    identity = fields.identity(index, columns["id"])
     left = list(pictures)
     if columns["messages"] in fields.row:
         turns = [
@@ -92,8 +91,8 @@ def conversation_of(
         fields.note(f"{len(pictures)} pictures, of which the messages place {len(pictures) - len(left)}")
     if not fields.reasons:
         fields.check_order(turns)
+    kept = {tag: fields.plain(tag) for tag in tags if fields.row.get(tag) is not None}
     fields.done()
-    kept = {tag: str(fields.row[tag]) for tag in tags if fields.row.get(tag) is not None}
     return Conversation(identity, source, tuple(turns), kept)
 
 
@@ -101,7 +100,7 @@ def _turn(fields: Fields, message: Any, what: str, left: list[ImageRef]) -> Turn
     row = message if isinstance(message, dict) else {}
     role = row.get("role", row.get("from"))
     if not isinstance(role, str) or role not in ROLES:
-        fields.note(f"{what} is of the role {role!r}; a message must be of one of: {', '.join(ROLES)}")
+        fields.note(f"{what} is of the role {REPR.repr(role)}; a message must be of one of: {', '.join(ROLES)}")
         role = "user"
     content = row.get("content", row.get("value"))
     if ROLES[role] != "user":
@@ -117,7 +116,9 @@ def _turn(fields: Fields, message: Any, what: str, left: list[ImageRef]) -> Turn
             pieces.append(fields.check_text(part.get("text"), f"{what} text", empty=True))
         else:
             fields.note(
-                f"{what} has more pictures than the record" if kind == "image" else f"{what}: unknown part {kind!r}"
+                f"{what} has more pictures than the record"
+                if kind == "image"
+                else f"{what}: unknown part {REPR.repr(kind)}"
             )
     if not any(pieces):
         fields.note(f"{what} is empty; it must hold text or a picture")

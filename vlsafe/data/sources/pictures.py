@@ -3,55 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from vlsafe.conversation import ImageRef
 from vlsafe.data.images import find_image
-from vlsafe.data.problems import BadRecords, Policy
+from vlsafe.data.problems import BadRecords
 from vlsafe.errors import DataError
 
 
-def records_with_pictures(
-    images: Sequence[tuple[ImageRef, ...]], path: Path, policy: Policy
-) -> tuple[Sequence[int], int]:
-    """Which records have all their pictures, and how many pictures are wanted in vain by the others.
+def note_missing(records: Iterable[tuple[int, str, tuple[ImageRef, ...]]], bad: BadRecords) -> set[int]:
+    """The numbers of the records that lack a picture; each is noted in ``bad``.
 
-    ``images``: the pictures of each record. Raises DataError with the missing ones unless ``policy`` skips.
+    ``records``: number, id and pictures of each.
     """
-    distinct = dict.fromkeys(image for one in images for image in one)
-    if policy == "error":
-        require_images(distinct, path)
-        return range(len(images)), 0
-    missing = {image: reason for image in distinct if (reason := _why_missing(image))}
-    bad = BadRecords(path, policy)
-    for place, wanted in enumerate(images):
-        bad.add(place, None, [missing[image] for image in wanted if image in missing])
-    bad.done()
-    return [place for place, wanted in enumerate(images) if not missing.keys() & set(wanted)], bad.count
+    reasons: dict[ImageRef, str] = {}
+    lacking: set[int] = set()
+    for number, identity, images in records:
+        reasons |= {image: why_missing(image) for image in images if image not in reasons}
+        found = [reasons[image] for image in images if reasons[image]]
+        if found:
+            lacking.add(number)
+            bad.add(number, {"id": identity}, found)
+    if lacking:
+        bad.remedies.append("to read the records without their pictures, open the source with check_images: false")
+    return lacking
 
 
-def require_images(images: Iterable[ImageRef], path: Path) -> None:
-    """Raises one DataError with the number of pictures that cannot be found, and the first reasons."""
-    total, bad = 0, 0
-    reasons: dict[str, None] = {}  # a missing root is the same reason for all of its pictures
-    for image in images:
-        total += 1
-        reason = _why_missing(image)
-        if reason:
-            bad += 1
-            reasons[reason] = None
-    if reasons:
-        first = "".join(f"\n  - {reason}" for reason in list(reasons)[:5])
-        more = f"\n  ... and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-        raise DataError(
-            f"{path}: {bad} of {total} pictures cannot be used:{first}{more}\n"
-            "To read the records without their pictures, open the source with check_images: false; to leave out the "
-            "records that lack theirs, with on_bad_record: skip"
-        )
-
-
-def _why_missing(image: ImageRef) -> str:
+def why_missing(image: ImageRef) -> str:
     try:
         find_image(image)
     except DataError as error:

@@ -24,7 +24,7 @@ from vlsafe.data.index.streams import (
 from vlsafe.data.problems import refuse_malformed
 from vlsafe.errors import DataError
 
-MOST = 2**30
+MOST = 2**28
 """Bytes that are read into memory at once, unpacked; a compressed file may claim to be small."""
 
 
@@ -39,7 +39,7 @@ def read_rows(path: Path) -> Sequence[Any]:
         with path.open("rb") as file:
             head = file.read(4096)
         if head.startswith(PARQUET_MAGIC):
-            rows: Sequence[Any] = [row for row, _ in ParquetStream(path)]
+            rows: Sequence[Any] = list(_bounded_rows(ParquetStream(path), path))
         elif head.startswith(GZIP_MAGIC):
             with gzip.open(path) as packed:
                 data = _bounded(packed.read(MOST + 1), path)
@@ -98,5 +98,18 @@ def _array(data: bytes, path: Path) -> Any:
 
 def _bounded(data: bytes, path: Path) -> bytes:
     if len(data) > MOST:
-        raise DataError(f"{path} is more than {MOST:,} bytes unpacked, too large to be held in memory; split it")
+        raise _too_large(path)
     return data
+
+
+def _bounded_rows(stream: ParquetStream, path: Path) -> Iterator[Any]:
+    size = 0
+    for row, raw in stream:
+        size += len(raw)
+        if size > MOST:
+            raise _too_large(path)
+        yield row
+
+
+def _too_large(path: Path) -> DataError:
+    return DataError(f"{path} is more than {MOST:,} bytes unpacked, too large to be held in memory; split it")

@@ -18,7 +18,7 @@ from vlsafe.data.images import find_image
 from vlsafe.data.problems import BadRecords, Policy, UniqueIds
 from vlsafe.data.sources.base import Source, convert_all
 from vlsafe.data.sources.fields import Fields
-from vlsafe.data.sources.pictures import records_with_pictures
+from vlsafe.data.sources.pictures import note_missing
 from vlsafe.data.sources.rows import read_rows
 from vlsafe.errors import ConfigError, DataError
 
@@ -152,15 +152,15 @@ def checked_records(
         return _record(row, index, root, prefix, may_lack_response=split == "test")
 
     bad, ids = BadRecords(file, on_bad_record), UniqueIds(file)
-    records = [replace(record, id=ids.unique(record.id)) for _, record in convert_all(rows, convert, bad)]
+    records = {number: replace(one, id=ids.unique(one.id)) for number, one in convert_all(rows, convert, bad)}
     ids.report()
-    kept: Sequence[int] = range(len(records))
-    lacking = 0
-    if check_images:
-        kept, lacking = records_with_pictures([(record.image,) for record in records], file, on_bad_record)
+    pictures = ((number, record.id, (record.image,)) for number, record in records.items())
+    lacking = note_missing(pictures, bad) if check_images else set()
+    bad.done()
+    kept = [record for number, record in records.items() if number not in lacking]
     if not kept:
         raise DataError(f"{file}: every record was left out by on_bad_record: skip; see the log for why")
-    return [records[place] for place in kept], bad.count + lacking
+    return kept, bad.count
 
 
 def counts(records: Sequence[VLGuardRecord]) -> dict[str, dict[str, int]]:
