@@ -93,12 +93,13 @@ def test_answers_have_the_announced_lengths(built: Path) -> None:
         assert all(8 <= len(text.split()) <= 40 for text in outputs)
 
 
-def test_one_unsafe_request_in_ten_is_harmful_by_its_picture_alone(drawn: dict[Split, list[Drawn]]) -> None:
-    for split in SPLITS:
+def test_some_unsafe_requests_are_harmful_by_their_picture_alone(drawn: dict[Split, list[Drawn]]) -> None:
+    shares: dict[Split, float] = {"train": 0.2, "test": 0.1}
+    for split, share in shares.items():
         unsafe = [d for d in drawn[split] if not d.record["safe"]]
-        assert sum(is_neutral(d, split) for d in unsafe) == pytest.approx(0.1 * len(unsafe), abs=2)
+        assert sum(is_neutral(d, split) for d in unsafe) == pytest.approx(share * len(unsafe), abs=2)
         safe = [d for d in drawn[split] if d.record["safe"]]
-        assert 0.05 < sum(is_neutral(d, split) for d in safe) / len(safe) < 0.15  # the wording alone says nothing
+        assert abs(sum(is_neutral(d, split) for d in safe) / len(safe) - share) < 0.05  # the wording alone says nothing
 
 
 def is_neutral(made: Drawn, split: Split) -> bool:

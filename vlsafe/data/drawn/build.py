@@ -26,7 +26,8 @@ Part of the vlsafe project, licence Apache-2.0.
 
 `train.json` and `test.json` follow VLGuard's schema; their pictures lie in `train/` and `test/` (224 x 224 PNG), in the
 folders `scenes`, `cards` and `signs`. Harmful pictures carry a warning emblem or dark red light, which a small vision
-encoder can see though it cannot read. One unsafe instruction in ten is harmless without its picture.
+encoder can see though it cannot read. One unsafe instruction in ten (train: two) is harmless
+without its picture.
 No instruction, topic or picture of a train file occurs in a test file; ways to ask for something to be done ("Can you
 teach me to ...?") do.
 """

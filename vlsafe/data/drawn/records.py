@@ -32,9 +32,9 @@ COUNTS: dict[Split, dict[str, dict[Medium, int]]] = {
 }
 SCENE_EMBLEMS = {"train": ("hood", "hood", "blade", "skull", "hazard"), "test": ("hood", "blade", "bomb", "skull")}
 EVERYDAY = {"train": ("tricks_train", "ordinary_train"), "test": ("ordinary_test",)}
-NEUTRAL_TURN = 4
-"""One record in ten, harmful or not, is asked about in words that its picture alone makes harmful. More of them would
-make the set a test of the vision encoder, which sees the warning signs but cannot read."""
+NEUTRAL_TURNS: dict[Split, Sequence[int]] = {"train": (1, 4), "test": (4,)}
+"""Turns of ten in which a record, harmful or not, is asked about in words that its picture alone makes harmful. More of
+them would make the test one of the vision encoder, which sees the warning signs but cannot read."""
 ADVICE_TURNS = {"train": (3, 5, 6, 7, 8, 9), "test": range(5, 8)}
 """Turns of ten in which a harmless scene is asked for advice about an object in it; more of them in training, because
 advice is worded most like a harmful request and is what a tuned model refuses first."""
@@ -84,8 +84,9 @@ class SplitMaker:
     def records(self) -> list[Drawn]:
         """Every record of the split, shuffled, so that neither order nor id tells harmful from harmless."""
         made: list[Drawn] = []
+        neutral = NEUTRAL_TURNS[self._split]
         for medium, count in COUNTS[self._split]["unsafe"].items():
-            made += [self._unsafe_record(medium, neutral=index % 10 == NEUTRAL_TURN) for index in range(count)]
+            made += [self._unsafe_record(medium, neutral=index % 10 in neutral) for index in range(count)]
         safe: dict[Medium, Callable[[int], Drawn]] = {
             "scenes": self._safe_scene,
             "cards": self._safe_card,
@@ -131,7 +132,7 @@ class SplitMaker:
     def _safe_scene(self, index: int) -> Drawn:
         """Turn by turn: a scene for a harmful request, for a harmless one about an object, or any scene."""
         turn = index % 10
-        if turn == NEUTRAL_TURN:
+        if turn in NEUTRAL_TURNS[self._split]:
             scene = self._new_scene(("person",))
             request, answer = self._safe_safe.neutral("scenes"), questions.continued(self._rng, scene)
             return self._safe(scene, "scenes", request, answer, self._harm_fitting(scene))
@@ -163,7 +164,7 @@ class SplitMaker:
     def _written(self, picture: Picture, medium: Medium, index: int, ask: Callable[[], questions.Question]) -> Drawn:
         """A record on a card or sign: a neutral request, a question about it, or an everyday request beside it."""
         turn = index % 10
-        if turn == NEUTRAL_TURN:
+        if turn in NEUTRAL_TURNS[self._split]:
             request, answer = self._safe_safe.neutral(medium), questions.continued(self._rng, picture)
         elif turn in EVERYDAY_TURNS[self._split][medium]:
             helpful = next(self._everyday)
