@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from fakes import REFUSAL, FakeResponder, Toy
 
 from tests.tiny import composed, save_tokenizer, seeded_model
 from tests.tiny_run import vlguard_folder
+from tests.torchrun import begun, done, kill_one
 from vlsafe.answering import Answer, Decoding
 from vlsafe.errors import VlsafeError
 from vlsafe.evaluation.judges import judge_named
@@ -26,7 +21,6 @@ from vlsafe.evaluation.records import Response, read_jsonl
 from vlsafe.evaluation.sharing import Processes
 from vlsafe.evaluation.stages import evaluate
 
-ROOT = Path(__file__).parents[2]
 SAFE: dict[str, str | Answer] = {f"toy/harm/{number}": REFUSAL for number in range(3)}
 FAILED = Answer("", finish="error", error="out of memory")
 
@@ -129,52 +123,25 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
-def begun(world: int, checkpoint: Path, guard: Path, out: Path) -> subprocess.Popen[str]:
-    together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)] if world > 1 else []
-    verb = ["-m", "vlsafe", "evaluate", "--model", str(checkpoint), "--benchmarks", f"vlguard={guard}"]
-    options = ["--out", str(out), "--judge", "keyword:vlsafe", "--max-new-tokens", "24", "--batch-size", "1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, *together, *verb, *options],
-        env=environment,
-        cwd=out.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def done(process: subprocess.Popen[str]) -> tuple[int, str]:
-    out, err = process.communicate(timeout=900)
-    return process.returncode, out + err[-3000:]
+def command(checkpoint: Path, guard: Path, out: Path) -> list[str]:
+    verb = ["evaluate", "--model", str(checkpoint), "--benchmarks", f"vlguard={guard}", "--out", str(out)]
+    return [*verb, "--judge", "keyword:vlsafe", "--max-new-tokens", "24", "--batch-size", "1"]
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_are_one_also_after_a_kill(checkpoint: Path, tmp_path: Path) -> None:
+def test_processes_of_torchrun_are_one_also_after_a_kill(checkpoint: Path, tmp_path: Path) -> None:
     guard = vlguard_folder(tmp_path / "guard", rows=40)
-    status, words = done(begun(1, checkpoint, guard, tmp_path / "one"))
-    assert status == 0, words
-    status, words = done(begun(2, checkpoint, guard, tmp_path / "two"))
-    assert status == 0, words
-    assert words.count("report: ") == 1  # told once
+    for world, name in ((1, "one"), (2, "two")):
+        status, words = done(begun(world, command(checkpoint, guard, tmp_path / name), tmp_path))
+        assert status == 0, words
+        assert words.count("report: ") == 1  # told once
     assert told(tmp_path / "two") == told(tmp_path / "one")
 
     out = tmp_path / "killed"
-    running = begun(2, checkpoint, guard, out)
-    kill_one_when_both_have_answered(running, out)
+    running = begun(2, command(checkpoint, guard, out), tmp_path)
+    kill_one(running, lambda: len(list(out.glob(".responses.jsonl.part-*"))) == 2)
     assert done(running)[0] != 0
-    parts = list(out.glob(".responses.jsonl.part-*"))
-    assert len(parts) == 2 and not (out / "metrics.json").exists()
-    status, words = done(begun(3, checkpoint, guard, out))
+    assert len(list(out.glob(".responses.jsonl.part-*"))) == 2 and not (out / "metrics.json").exists()
+    status, words = done(begun(3, command(checkpoint, guard, out), tmp_path))
     assert status == 0, words
     assert told(out) == told(tmp_path / "one")
-
-
-def kill_one_when_both_have_answered(running: subprocess.Popen[str], out: Path) -> None:
-    deadline = time.monotonic() + 600
-    while len(list(out.glob(".responses.jsonl.part-*"))) < 2:
-        assert running.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
-        time.sleep(0.01)
-    workers = psutil.Process(running.pid).children()
-    os.kill(workers[-1].pid, signal.SIGKILL)

@@ -7,9 +7,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from fitting import FROZEN, FULL, LORA, POSTHOC, data, trainer
+from fitting import FROZEN, FULL, LORA, POSTHOC, RATE, data, trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 
 from vlsafe import PretrainedVLLM, SafetyFineTuning
 from vlsafe.checkpointing import AtomicCheckpointIO
@@ -22,6 +23,19 @@ from vlsafe.strategies.fsdp2 import FSDP2
 STEPS = 5
 CLIP = 0.25
 TABLES = {"full": Components(FULL, FULL, FULL), "lora": Components(FROZEN, FROZEN, LORA), "mixed": POSTHOC}
+
+
+MEAN, WORST = 1e-3, 0.1
+"""How far weights may lie apart, as shares of one step of Adam (1e-2): root mean square, and at worst. Sums over ranks
+are added in another order than those over a batch, and where a gradient is next to nothing Adam makes a step of its
+rounding."""
+
+
+def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    apart = torch.cat([(one[name] - other[name]).flatten() for name in one if one[name].is_floating_point()]) / RATE
+    print(f"rms {apart.pow(2).mean().sqrt():.1e}, worst {apart.abs().max():.1e} of a step")
+    return float(apart.pow(2).mean().sqrt()) < MEAN and float(apart.abs().max()) < WORST
 
 
 class SeededCheckpoint(PretrainedVLLM):

@@ -8,29 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from fitting import RATE, Seeded, changed, files
+from fitting import Seeded, changed, files
 from making import strong
 from processes import saved, together
-from runs import CLIP, TABLES, SeededCheckpoint, fit
+from runs import CLIP, TABLES, SeededCheckpoint, close, fit
 from safetensors.torch import load_file
 from tiny import VISION, language_model, save_tokenizer
-from torch import Tensor
 
 from vlsafe.checkpointing import damage, loaded
 from vlsafe.models.backbones.base import Backbone
 
 FAMILIES = {"llava": None, "qwen2_5_vl": ("family_qwen", "QWEN2_5"), "idefics3": ("family_idefics", "IDEFICS3")}
-MEAN, WORST = 1e-3, 0.1
-"""How far weights may lie apart, as shares of one step of Adam (1e-2): root mean square, and at worst. Sums over ranks
-are added in another order than those over a batch, and where a gradient is next to nothing Adam makes a step of its
-rounding."""
-
-
-def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    assert one.keys() == other.keys()
-    apart = torch.cat([(one[name] - other[name]).flatten() for name in one if one[name].is_floating_point()]) / RATE
-    print(f"rms {apart.pow(2).mean().sqrt():.1e}, worst {apart.abs().max():.1e} of a step")
-    return float(apart.pow(2).mean().sqrt()) < MEAN and float(apart.abs().max()) < WORST
 
 
 def backbone_of(family: str, folder: Path) -> Backbone:
@@ -101,3 +89,27 @@ def same_checkpoint(state: dict[str, Any], single: dict[str, Any]) -> None:
     assert optimizer["param_groups"] == expected["param_groups"]
     for index, entry in expected["state"].items():
         assert torch.allclose(optimizer["state"][index]["exp_avg_sq"], entry["exp_avg_sq"], atol=1e-5)
+
+
+def saves(backbone: Backbone, name: str, folder: Path) -> None:
+    fit(backbone, "mixed", folder, name, world=2, save=folder / f"{name}.ckpt", samples=4)
+
+
+def goes_on(backbone: Backbone, name: str, folder: Path) -> None:
+    resumed = fit(backbone, "mixed", folder, name, world=4, resume=folder / f"{name}.ckpt", samples=4)
+    if torch.distributed.get_rank() == 0:
+        torch.save(resumed, folder / f"{name}.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_four_processes_go_on_from_the_checkpoint_of_two(name: str, tmp_path: Path) -> None:
+    files(tmp_path)
+    backbone = backbone_of("llava", tmp_path)
+    alone = fit(backbone, "mixed", tmp_path, samples=4)
+    together(2, saves, backbone, name, tmp_path)
+    together(4, goes_on, backbone, name, tmp_path)
+    resumed = saved(tmp_path / f"{name}.pt")
+    assert resumed["losses"] == pytest.approx(alone["losses"][3:], rel=1e-5)
+    assert resumed["seen"] == alone["seen"]
+    assert close(resumed["weights"], alone["weights"])
