@@ -68,7 +68,8 @@ def test_rates_differences_and_holm_over_all_of_them(runs: list[Path]) -> None:
     assert told["family"] == 8
     smallest = told["metrics"]["xstest[plain]/refused"]["differences"]["tuned"]
     assert smallest["p_holm"] == pytest.approx(8 * 2 / 2**10)
-    assert difference["p_holm"] == pytest.approx(6 * 2 / 2**8 * 4 / 4, rel=0.5)
+    # then strict/unsafe, a metric and its complement of 9 items, 2/2^9, and tuned/unsafe, twice 8: ranks 3 to 6
+    assert difference["p_holm"] == pytest.approx(4 * 2 / 2**8)
     assert [metric["side"] for metric in told["metrics"].values()] == ["harm", "harm", "benign", "utility"]
 
 
@@ -169,8 +170,8 @@ def test_the_page_is_whole_folded_and_loads_nothing(runs: list[Path]) -> None:
     read = Nested(page(told))
     assert (read.unfolded, read.loaded, read.counts.get("script", 0)) == (0, 0, 0)
     assert read.counts["svg"] == 2
-    # each run's changed items, under a fold for each metric: 8 + 2 + 10 of tuned, 9 + 10 of strict, in 3 and 2 folds
-    assert read.counts["details"] == 8 + 2 + 10 + 9 + 10 + 3 + 2
+    # each run's changed items, under a fold for each metric: 8 + 2 of tuned, 9 + 10 of strict, each in 2 folds
+    assert read.counts["details"] == 8 + 2 + 9 + 10 + 2 + 2
     assert "<b>unsafe" not in page(told)
     assert "&lt;b&gt;unsafe &amp; 1|?" in page(told)
     assert "paper: llava-7b" in page(told).partition("<figure>")[2].partition("</figure>")[0]
@@ -195,7 +196,7 @@ def test_what_cannot_be_compared_says_so(runs: list[Path], tmp_path: Path) -> No
     [
         (["/a/base", "/a/tuned"], ["base", "tuned"]),
         (["/a/x/evaluation/before", "/a/x/evaluation/after"], ["x/before", "x/after"]),
-        (["/a/x/evaluation/after", "/a/y/evaluation/after"], ["x/after", "y/after"]),
+        (["/a/x/evaluation/after", "/a/y/evaluation/after"], ["x", "y"]),
         (["/a/x/out", "/a/y/out"], ["x/out", "y/out"]),
     ],
 )

@@ -76,3 +76,20 @@ def test_a_folder_without_the_judge_s_verdicts_names_those_it_has(tmp_path: Path
         compare(folder, folder, "keyword:gcg")
     with pytest.raises(DataError, match=r"items\.jsonl: no such file; is .* the folder of an evaluation"):
         compare(tmp_path / "none", folder)
+
+
+def test_items_of_one_picture_count_as_one_observation() -> None:
+    """Forty items of four pictures, of which one picture's ten change: by items that is sure, by pictures it is not."""
+    before = {str(n): True for n in range(40)}
+    after = {str(n): n >= 10 for n in range(40)}
+    alone = paired(before, after, {str(n): str(n) for n in range(40)})
+    assert alone == paired(before, after)
+    assert (alone["value"], alone["p"]) == (-25, 2 / 2**10)
+    assert alone["high"] < -10
+    together = paired(before, after, {str(n): str(n // 10) for n in range(40)})
+    assert (together["value"], together["p"], together["n"]) == (-25, 2 / 2**10, 40)
+    # of four pictures drawn with replacement none is the one that changed with probability (3/4)^4 = 32 %
+    assert together["high"] == 0
+    # three of four or more with probability 5.1 %, four of four with 0.4 %: the 2.5 % point is three of four
+    assert together["low"] == -75
+    assert together == paired(before, after, {str(n): str(n // 10) for n in range(40)})  # seeded

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlsafe.evaluation.statistics import holm, mcnemar, paired_difference, wilson
+from vlsafe.evaluation.statistics import holm, mcnemar, non_inferiority, paired_difference, wilson
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,12 @@ def test_paired_difference_holds_its_value_and_mirrors(a: int, b: int, c: int, d
 def test_holm_adjusts_and_keeps_order() -> None:
     assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+
+
+def test_utility_is_kept_only_when_its_whole_interval_is_within_the_margin() -> None:
+    assert non_inferiority(-0.9, 3.0, "higher", margin=1) == "kept"
+    assert non_inferiority(-1.0, 3.0, "higher", margin=1) == "open"  # the margin itself is a loss
+    assert non_inferiority(-9.0, -1.1, "higher", margin=1) == "lost"
+    assert non_inferiority(-3.0, 0.9, "lower", margin=1) == "kept"
+    assert non_inferiority(1.1, 9.0, "lower", margin=1) == "lost"
+    assert non_inferiority(-9.0, 9.0, "lower", margin=1) == "open"

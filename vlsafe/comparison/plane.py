@@ -15,7 +15,7 @@ _FRAME = _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 346, 14, 290
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Percentages: a side's leading metric each, its mean over the sets that all runs have. ``ours``, or the paper's."""
+    """Percentages, each the mean of a side's leading metric over the sets of all runs. ``ours``, or the paper's."""
 
     name: str
     x: float

@@ -117,8 +117,8 @@ def reading(told: dict[str, Any]) -> list[str]:
     if told["family"]:
         lines.append(
             f"Differences pair each item with itself; p allows for all {told['family']} of them (Holm). Utility is "
-            f"kept when the whole interval is above a loss of {told['margin']:g} points, lost when all of it is below; else "
-            "neither is shown."
+            f"kept when the whole interval is above a loss of {told['margin']:g} points, lost when all of it is below; "
+            "else neither is shown."
         )
     lines += [f"{run} {why}: no difference there." for run, why in told["unpaired"].items()]
     if any(metric["published"] for metric in told["metrics"].values()):
