@@ -53,8 +53,8 @@ def generate(
 
     Answers are appended to ``path`` in groups of ``batch`` as they come, so a kill costs at most one group. Rows of
     another model, picture or decoding stay in the file and are ignored. Each of ``processes`` answers its share, and
-    gets the responses of all. Raises DataError for pictures that cannot be
-    read (before anything is generated) and VlsafeError when the responder does not answer each prompt exactly once.
+    gets the responses of all. Raises DataError for pictures that cannot be read (before anything is generated) and
+    VlsafeError when the responder does not answer each prompt exactly once.
     """
     model = responder.identity()
     hashes = _image_hashes(items)
