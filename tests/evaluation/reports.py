@@ -59,6 +59,8 @@ _REPORT: dict[str, Any] = {
     "objective": {},
     "forgetting": [],
     "agreement": [],
+    "probes": [],
+    "batching": {},
     "examples": [
         {
             "id": "u1",
