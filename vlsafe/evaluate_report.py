@@ -11,13 +11,11 @@ from rich.console import Console
 
 from vlsafe.evaluation.agreement import folder_agreements
 from vlsafe.evaluation.batching import read_batching
-from vlsafe.evaluation.compare import compare
-from vlsafe.evaluation.folder import Folder, metric_row, read_folder
-from vlsafe.evaluation.pairs import win_tallies
+from vlsafe.evaluation.compare import compare_folders
+from vlsafe.evaluation.folder import metric_row, read_folder
 from vlsafe.evaluation.probe_effects import probe_effects
 from vlsafe.evaluation.report import examples, terminal_table, write_report
 from vlsafe.evaluation.scoring import directions, score
-from vlsafe.evaluation.tallies import estimate, paired_tally
 from vlsafe.run_report import versions
 
 
@@ -29,11 +27,10 @@ def report(folder: Path, title: str, baseline: Path | None = None, skipped: Sequ
     """
     kept = read_folder(folder)
     first = read_folder(baseline, kept.judge) if baseline else None
-    if baseline and first:
-        metrics = compare(baseline, folder, kept.judge) | _win_rates(first, kept)
-    else:
-        scored = score(kept.items, kept.responses, kept.verdicts, kept.benchmarks, kept.preferences)
-        metrics = {name: {"after": metric_row(metric)} for name, metric in scored.items()}
+    scored = score(kept.items, kept.responses, kept.verdicts, kept.benchmarks, kept.preferences)
+    metrics: dict[str, dict[str, Any]] = {name: {"after": metric_row(metric)} for name, metric in scored.items()}
+    if first:
+        metrics |= compare_folders(first, kept)
     content = {
         "title": f"{title} beside {baseline}" if baseline else title,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -58,16 +55,3 @@ def report(folder: Path, title: str, baseline: Path | None = None, skipped: Sequ
     for line in skipped:
         print(f"left out: {line}")
     print(f"report: {page}")
-
-
-def _win_rates(before: Folder, after: Folder) -> dict[str, dict[str, Any]]:
-    """As :func:`vlsafe.evaluation.compare.compare`, of the win rates that both folders hold."""
-    old, new = (win_tallies(each.items, each.preferences) for each in (before, after))
-    return {
-        name: {
-            "before": metric_row(estimate(old[name])),
-            "after": metric_row(estimate(new[name])),
-            "difference": paired_tally(old[name], new[name]),
-        }
-        for name in sorted(old.keys() & new.keys())
-    }

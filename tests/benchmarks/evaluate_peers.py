@@ -6,8 +6,8 @@
 The *official* loop is that of VLGuard's script: one item at a time, preprocessed and generated alone, with the KV
 cache. *Batched* is what a user of transformers would write: the processor on lists of text and of pictures, left
 padding, in the order of the file, text-only items in batches of their own. Without --model the quickstart's parts are
-joined, with an untrained projector. Greedy, fp32. Aim: vlsafe at least 3 times the official loop, the same answers. Exit
-status 1 when the answers differ or the aim is missed. Only an idle machine gives times that mean something.
+joined, with an untrained projector. Greedy, fp32. Aim: vlsafe at least 3 times the official loop, the same answers.
+Exit status 1 when the answers differ or the aim is missed. Only an idle machine gives times that mean something.
 """
 
 from __future__ import annotations
