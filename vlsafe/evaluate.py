@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from vlsafe.answering import Decoding
+from vlsafe.answering import Decoding, Responder
 from vlsafe.data.chat import TEMPLATES
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluate_report import report
@@ -17,6 +17,8 @@ from vlsafe.evaluation.batching import check_batching
 from vlsafe.evaluation.benchmarks import BENCHMARKS
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge, chosen_pair_judge
+from vlsafe.evaluation.pairs import rivalled
+from vlsafe.evaluation.scoring import check_sides
 from vlsafe.evaluation.served import ServedModel, is_address
 from vlsafe.evaluation.sharing import Processes, joined
 from vlsafe.evaluation.stages import evaluate
@@ -46,21 +48,24 @@ def measure(options: argparse.Namespace, processes: Processes) -> None:
     suite = suite_named(options.suite) if options.suite else listed(options.benchmarks, options.data)
     judge, pair_judge = chosen_judge(options), chosen_pair_judge(options)
     benchmarks, skipped = opened(suite, options.data, options.limit, options.skip_missing)
-    out, decoding = Path(options.out), Decoding(options.max_new_tokens or suite.max_new_tokens)
     if is_address(options.model):
         benchmarks, unread = answerable_in_words(benchmarks, options.skip_missing)
         skipped += unread
-        evaluate(
-            benchmarks, ServedModel(options.model, options.concurrency), judge, decoding, out, processes, pair_judge
-        )
+    items = [item for each in benchmarks for item in each.items()]
+    check_sides(items)
+    if pair_judge is not None:
+        rivalled(items)
+    out, decoding = Path(options.out), Decoding(options.max_new_tokens or suite.max_new_tokens)
+    responder: Responder
+    if is_address(options.model):
+        responder = ServedModel(options.model, options.concurrency)
     else:
         backbone, model = loaded(options)
         responder = ModelResponder(model, backbone, options.batch_size)
         if options.batch_size > 1 and options.check_items:
-            items = [item for each in benchmarks for item in each.items()]
             alone = ModelResponder(model, backbone, batch_size=1)
             check_batching(items, responder, alone, decoding, out, options.check_items, processes)
-        evaluate(benchmarks, responder, judge, decoding, out, processes, pair_judge)
+    evaluate(benchmarks, responder, judge, decoding, out, processes, pair_judge)
     if processes.first:
         report(out, str(options.model), options.baseline, skipped)
 
