@@ -19,6 +19,9 @@ class Probe(L.Callback, ABC):
     """Measures on the first process, before the first and after every ``every_n_steps``-th optimizer step, while the
     others wait, and tells every logger what it found. At the end it says how much of the training time it took.
 
+    ``probes`` counts them, ``seconds`` is what they took, ``training_share`` (0 to 1, known at the end) their part of
+    the training.
+
     A subclass says what is measured (:meth:`values`) and, where it must, what is made ready first (:meth:`prepare`).
     Raises ConfigError for an interval below 1.
     """
@@ -29,6 +32,7 @@ class Probe(L.Callback, ABC):
         self.every_n_steps = every_n_steps
         self.probes = 0
         self.seconds = 0.0
+        self.training_share = 0.0
         self._began = 0.0
         self._last = 0
 
@@ -39,10 +43,6 @@ class Probe(L.Callback, ABC):
     @abstractmethod
     def values(self, trainer: L.Trainer, module: SafetyFineTuning, step: int) -> dict[str, float]:
         """What is logged at ``step``, by name."""
-
-    def share(self) -> float:
-        """Of the time since training started, how much was spent probing: 0 to 1."""
-        return self.seconds / (time.perf_counter() - self._began)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
         self._began = time.perf_counter()
@@ -64,8 +64,9 @@ class Probe(L.Callback, ABC):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.probes:
-            spent = f"{self.probes} probes, {self.seconds:.1f} s"
-            Console(stderr=True).print(f"{type(self).__name__}: {spent}, {100 * self.share():.1f} % of training")
+            self.training_share = self.seconds / (time.perf_counter() - self._began)
+            spent = f"{self.probes} probes, {self.seconds:.1f} s, {100 * self.training_share:.1f} % of training"
+            Console(stderr=True).print(f"{type(self).__name__}: {spent}")
 
     def _look(self, trainer: L.Trainer, module: SafetyFineTuning, step: int) -> None:
         with self._timed():

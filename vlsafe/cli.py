@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -32,6 +33,7 @@ from vlsafe.resuming import CheckpointPlan, RunIdentity, checkpoint_to_resume
 from vlsafe.run import EvaluationPlan, RunRecorder
 from vlsafe.run_metrics import set_metrics_aside
 from vlsafe.strategies import STRATEGIES
+from vlsafe.studies.runs import flat
 
 _SECRET = re.compile(r"(token|secret|password|api_?key)$", re.IGNORECASE)
 
@@ -67,6 +69,10 @@ class RunConfig(SaveConfigCallback):
             config.pop(key, None)
         text = self.parser.dump(config, skip_none=False)
         (directory / name).write_text(text, encoding="utf-8")
+        settings = dict(flat(yaml.safe_load(text)))
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger):  # a tracker's page shows the settings, by the names that flags have
+                logger.log_hyperparams(settings)
 
 
 class VlsafeCLI(LightningCLI):

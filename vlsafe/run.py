@@ -19,6 +19,7 @@ from vlsafe.data.datamodule import ConversationData
 from vlsafe.environment import describe
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.judges import judge_named
+from vlsafe.evaluation.published import published as published_cells
 from vlsafe.evaluation.report import terminal_table, write_report
 from vlsafe.evaluation.scoring import check_sides
 from vlsafe.evaluation.stages import evaluate
@@ -40,6 +41,8 @@ class EvaluationPlan:
         judge: who decides, by name: ``keyword:vlsafe``, ``keyword:vlguard``, ...
         max_new_tokens: length limit of an answer.
         batch_size: prompts answered together.
+        published: the paper's row that this run repeats, such as ``llava-7b/post-hoc-lora``; ``study report`` prints
+            its cells beside ours.
     """
 
     def __init__(
@@ -48,7 +51,10 @@ class EvaluationPlan:
         judge: str = "keyword:vlsafe",
         max_new_tokens: int = 256,
         batch_size: int = 16,
+        published: str | None = None,
     ) -> None:
+        if published is not None:
+            published_cells(published)
         self.benchmarks = benchmarks or []
         self.judge = judge_named(judge)
         self.decoding = Decoding(max_new_tokens=max_new_tokens)

@@ -8,6 +8,7 @@ from typing import Any
 
 from vlsafe.data.datamodule import ConversationData
 from vlsafe.environment import describe
+from vlsafe.evaluation import report_text
 from vlsafe.evaluation.agreement import folder_agreements
 from vlsafe.evaluation.compare import compare
 from vlsafe.evaluation.folder import metric_row, read_folder
@@ -58,12 +59,13 @@ def gathered(
 
 
 def final_values(report: dict[str, Any]) -> dict[str, float]:
-    """A report as a tracker is told it at the end: the objective, every metric under ``final/``, what was forgotten,
-    and the samples of each part of the data."""
+    """A report as a tracker is told it at the end: the objective, the mean of each side's sets under ``side/``, every
+    metric under ``final/``, what was forgotten, and the samples of each part of the data."""
     metrics = {f"final/{name}": row["after"]["value"] for name, row in report["metrics"].items()}
     samples = {f"samples/{part['name']}": part["samples"] for part in report["data"]["parts"]}
     known = {name: value for name, value in metrics.items() if value is not None}
-    return {**logged(report["objective"]), **known, **forgetting_values(report["forgetting"]), **samples}
+    sides = {f"side/{mean.side}": mean.after for mean in report_text.means(report)}
+    return {**logged(report["objective"]), **sides, **known, **forgetting_values(report["forgetting"]), **samples}
 
 
 def data_row(data: ConversationData, seen: dict[str, dict[str, int]], seconds: float = 0.0) -> dict[str, Any]:

@@ -78,6 +78,28 @@ def test_the_page_holds_all_and_loads_nothing(study: Path, tmp_path: Path) -> No
     assert page.count("<polyline") > 10 and "nan" not in page.lower().replace("nano", "")
 
 
+def test_the_papers_cells_stand_beside_ours(study: Path, tmp_path: Path) -> None:
+    for each in sorted(study.glob("some-*")):
+        report = json.loads((each / "report.json").read_text())
+        side = {"value": 1.0, "low": 0.5, "high": 2.0, "n": 442, "n_error": 0}
+        report["metrics"] = {"vlguard[unsafe]/asr": {"after": side}} | report["metrics"]
+        report["directions"] = {"vlguard[unsafe]/asr": {"side": "harm", "better": "lower"}} | report["directions"]
+        (each / "report.json").write_text(json.dumps(report))
+        content = yaml.safe_load((each / "config.yaml").read_text())
+        content["evaluation"] = {"published": "llava-7b/mixed" if each.name == "some-0" else None}
+        (each / "config.yaml").write_text(yaml.safe_dump(content))
+    out = tmp_path / "study.html"
+    assert main(["study", "report", *map(str, sorted(study.glob("some-*"))), "--out", str(out)]) == 0
+    text = re.sub(r"<[^>]+>", " ", out.read_text())
+    section = text[text.index("Beside the paper") :]
+    # Table 2, row "7B Mixed": 0.90 of 442 items, whose Wilson interval holds 1.0
+    assert re.search(
+        r"some-0\s+llava-7b/mixed\s+vlguard\[unsafe\]/asr\s+0\.9 \[0\.4, 2\.3\]\s+1(\.0)? \[0\.5, 2(\.0)?\]", section
+    )
+    assert section.count("llava-7b/mixed") == 1 and "overlap" in section
+    assert "ICML 2024" in section
+
+
 def test_what_cannot_be_compared_is_refused(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(study / "other", 0.1, 0, (1, 1, 1), judge="keyword:b")
     with pytest.raises(DataError, match="judged by keyword:b"):

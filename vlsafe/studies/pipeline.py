@@ -89,7 +89,7 @@ class Pipeline:
             lock.close()
         else:
             self._write(stage, key, finished=False, seconds=None)
-            command = self._command(stage, folder)
+            command = self.command(stage, folder)
             began = time.monotonic()
             running = launch([*command, f"--run_dir={folder / 'run'}", "--resume=auto"], 0, folder, lock)
             status = self._watched(running, stage, live)
@@ -134,7 +134,7 @@ class Pipeline:
             running.stop()
             raise
 
-    def _command(self, stage: Stage, folder: Path) -> list[str]:
+    def command(self, stage: Stage, folder: Path) -> list[str]:
         """The stage's ``fit``, whose own part and start are written into ``folder`` as they are laid."""
         write_text(folder / "stage.yaml", yaml.safe_dump(dict(stage.content), sort_keys=False))
         configs = [*stage.configs, folder / "stage.yaml", *self.overlays]
@@ -156,7 +156,7 @@ class Pipeline:
         problems = []
         for stage in [*reversed(left.values())][1:]:
             with TemporaryDirectory() as folder:
-                command = [*self._command(stage, Path(folder)), "--print_config"]
+                command = [*self.command(stage, Path(folder)), "--print_config"]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 problems.append(f"{stage.path}: {done.stderr.strip().removeprefix('error: ')}")
@@ -199,7 +199,7 @@ class Pipeline:
         return rows
 
     def table(self) -> Table:
-        table = Table(title=f"{self.directory}: percent after each stage")
+        table = Table(caption="rates in percent, after each stage")
         measured = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility", "objective": "objective"}
         for column in ("stage", "after", "with", "state", *measured.values(), "seconds"):
             table.add_column(column)

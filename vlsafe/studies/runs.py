@@ -19,13 +19,16 @@ SEEDS = ("seed_everything", "data.init_args.seed")
 
 _PLACES = ("run_dir", "trainer.logger", "trainer.callbacks", "trainer.default_root_dir", "cache_dir", "ckpt_path")
 
+CURVES = ("margin/", "kl/", "probe/", "objective")
+"""How the names of what probes log begin."""
+
 Curve = list[tuple[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """``label`` is what pages call it. ``config`` is flat, dotted key -> value. Rates are in percent; ``utility`` is
-    None without a utility side."""
+    None without a utility side. ``link`` is where a run that lies elsewhere is shown."""
 
     path: Path
     label: str
@@ -35,6 +38,7 @@ class Run:
     over_refusal: float
     utility: float | None
     curves: dict[str, Curve]
+    link: str = ""
 
     @property
     def objective(self) -> float | None:
@@ -121,13 +125,14 @@ def read_run(path: Path) -> Run:
     content = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
     curves = _curves(path.parent / "metrics.csv")
     return Run(
-        path.parent, path.parent.name, dict(_flat(content)), report, asr, over_refusal, means.get("utility"), curves
+        path.parent, path.parent.name, dict(flat(content)), report, asr, over_refusal, means.get("utility"), curves
     )
 
 
-def _flat(content: Any, prefix: str = "") -> list[tuple[str, Any]]:
+def flat(content: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted key -> value of nested mappings."""
     if isinstance(content, Mapping) and content:
-        return [pair for key, value in content.items() for pair in _flat(value, f"{prefix}{key}.")]
+        return [pair for key, value in content.items() for pair in flat(value, f"{prefix}{key}.")]
     return [(prefix.removesuffix("."), content)]
 
 
@@ -139,6 +144,6 @@ def _curves(path: Path) -> dict[str, Curve]:
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
-                if value and row.get("step") and name.startswith(("margin/", "kl/", "probe/", "objective")):
+                if value and row.get("step") and name.startswith(CURVES):
                     curves.setdefault(name, {})[int(row["step"])] = float(value)
     return {name: sorted(points.items()) for name, points in curves.items()}

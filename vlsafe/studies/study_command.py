@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,11 +14,15 @@ from vlsafe.errors import ConfigError
 from vlsafe.evaluation.records import write_text
 from vlsafe.studies.forgetting import FORGOTTEN, forgetting_between
 from vlsafe.studies.pipeline import Pipeline
-from vlsafe.studies.runs import check_comparable, read_runs
+from vlsafe.studies.runs import Run, check_comparable, read_runs
 from vlsafe.studies.stage_file import read_stages
 from vlsafe.studies.study_page import page
 from vlsafe.studies.tradeoff import front
+from vlsafe.studies.wandb_runs import read_offline, read_project
 
+_WIDE = 140
+"""Columns of a table that goes into a file or a pipe, where nothing needs to be wrapped."""
+_PROJECT, _OFFLINE = "wandb:", "wandb-offline:"
 _SHARE = "data.init_args.parts.safety.share"
 
 
@@ -53,7 +59,9 @@ def main(argv: list[str]) -> int:
         epilog="Reads run directories, or folders that hold some at any depth: report.json, config.yaml, metrics.csv. "
         "Writes one HTML page that loads nothing.",
     )
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    report.add_argument(
+        "runs", nargs="+", metavar="RUN", help="a folder, wandb:ENTITY/PROJECT, or wandb-offline:DIR with .wandb files"
+    )
     report.add_argument("--out", type=Path, required=True, metavar="FILE.html")
     report.add_argument("--share", default=_SHARE, help="config key of the share plot")
     pair = verbs.add_parser(
@@ -82,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         pipeline.run()
     finally:
-        Console().print(pipeline.table())
+        Console(width=None if sys.stdout.isatty() else _WIDE).print(pipeline.table())
         write_text(directory / "stages.json", json.dumps(pipeline.rows(), indent=1) + "\n")
     runs = pipeline.runs()
     if runs:
@@ -96,11 +104,24 @@ def _run(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     if options.out.suffix != ".html":
         raise ConfigError(f"--out {options.out}: the report is a page, name it .html")
-    runs = read_runs(options.runs)
+    runs = _gathered(options.runs)
     write_text(options.out, page(runs, options.out, options.share))
     print(f"{len(runs)} runs, {len(front(runs))} of them on the Pareto front")
     print(f"report: {options.out}")
     return 0
+
+
+def _gathered(names: Sequence[str]) -> list[Run]:
+    """The runs of all places. Raises VlsafeError as their readers do, or where they cannot be compared."""
+    local = [Path(name) for name in names if not name.startswith((_PROJECT, _OFFLINE))]
+    runs = read_runs(local) if local else []
+    for name in names:
+        if name.startswith(_PROJECT):
+            runs += read_project(name.removeprefix(_PROJECT))
+        elif name.startswith(_OFFLINE):
+            runs += read_offline(Path(name.removeprefix(_OFFLINE)))
+    check_comparable(runs)
+    return runs
 
 
 def _forgetting(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from vlsafe.evaluation.markup import safe
 from vlsafe.evaluation.report_text import number
 from vlsafe.studies import study_plots as plots
 from vlsafe.studies.runs import Run, groups, settings
+from vlsafe.studies.study_paper import beside_paper
 from vlsafe.studies.tradeoff import RULE, Spread, checkpoints, front, rank_correlation, recommended, spread
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -24,7 +25,8 @@ def page(runs: Sequence[Run], out: Path, share: str) -> str:
     config's key that the share plot is drawn over, where the runs differ in it."""
     style = files("vlsafe.evaluation").joinpath("report.css").read_text(encoding="utf-8") + _MORE
     keys = settings(runs)
-    parts = [_planes(runs), _shares(runs, share), _curves(runs), _parallel(runs, keys), _table(runs, keys, out)]
+    parts = [_planes(runs), _shares(runs, share), _curves(runs), _parallel(runs, keys), beside_paper(runs)]
+    parts.append(_table(runs, keys, out))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -134,7 +136,8 @@ def _table(runs: Sequence[Run], keys: Sequence[str], out: Path) -> str:
     for run in sorted(runs, key=lambda run: -(run.objective if run.objective is not None else -1)):
         page = run.path / "report.html"
         link = safe(Path(os.path.relpath(page, out.resolve().parent)).as_posix())
-        name = f'<a href="{link}">{safe(run.label)}</a>' if page.is_file() else safe(run.label)
+        link = safe(run.link) or link
+        name = f'<a href="{link}">{safe(run.label)}</a>' if run.link or page.is_file() else safe(run.label)
         chip = f" {markup.chip('better', 'front')}" if run.path in best else ""
         numbers = [
             "—" if value is None else number(value) for value in (run.asr, run.over_refusal, run.utility, run.objective)
