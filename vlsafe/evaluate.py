@@ -16,6 +16,7 @@ from vlsafe.evaluate_report import report
 from vlsafe.evaluation.batching import check_batching
 from vlsafe.evaluation.benchmarks import BENCHMARKS
 from vlsafe.evaluation.benchmarks.base import Benchmark
+from vlsafe.evaluation.judges.itself import refuse_itself
 from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge, chosen_pair_judge
 from vlsafe.evaluation.pairs import rivalled
 from vlsafe.evaluation.scoring import check_sides
@@ -47,6 +48,9 @@ def measure(options: argparse.Namespace, processes: Processes) -> None:
         raise DataError(f"--baseline {options.baseline} holds no metrics.json; name the --out of a finished evaluation")
     suite = suite_named(options.suite) if options.suite else listed(options.benchmarks, options.data)
     judge, pair_judge = chosen_judge(options), chosen_pair_judge(options)
+    for each in (judge, pair_judge):
+        if each is not None:
+            refuse_itself(each, options.model)
     benchmarks, skipped = opened(suite, options.data, options.limit, options.skip_missing)
     if is_address(options.model):
         benchmarks, unread = answerable_in_words(benchmarks, options.skip_missing)

@@ -80,6 +80,11 @@ VERBS: dict[str, Verb] = {
         "responses JSONL -> verdicts JSONL",
         "vlsafe.evaluation.commands:judge_main",
     ),
+    "grade": Verb(
+        "have a language model grade open answers (MM-Vet)",
+        "evaluation directory, endpoint -> grades",
+        "vlsafe.evaluation.grade_command:main",
+    ),
     "score": Verb(
         "turn verdicts into metrics with intervals",
         "evaluation directory -> metrics.json",
@@ -89,6 +94,11 @@ VERBS: dict[str, Verb] = {
         "any number of evaluations side by side, with the paper's numbers",
         "evaluation or run directories -> Markdown, LaTeX, CSV, HTML, JSON",
         "vlsafe.comparison.command:main",
+    ),
+    "exchange": Verb(
+        "evaluations as the logs of lmms-eval and inspect, and lmms-eval's logs as evaluations",
+        "evaluation directory <-> logs",
+        "vlsafe.exchange.command:main",
     ),
     "sweep": Verb(
         "run the trials of a W&B sweep file without a server",

@@ -46,7 +46,7 @@ def _format(path: Path) -> Callable[[dict[str, Any]], str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vlsafe compare",
-        description="Put evaluations side by side: rates with 95 %% intervals, paired differences from a baseline with "
+        description="Put evaluations side by side: rates with 95 % intervals, paired differences from a baseline with "
         "Holm's p over all of them, whether utility was kept, and the paper's cells.",
         epilog="Reads evaluation folders (items.jsonl, responses.jsonl, verdicts.<judge>.jsonl), or directories of "
         "runs, of which the evaluation after tuning is read. Writes a table on standard output and each FILE whole.",

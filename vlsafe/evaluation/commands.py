@@ -13,6 +13,7 @@ from typing import Any, get_args
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluation.agreement import Agreement, agreements, folder_agreements, human_labels, told
 from vlsafe.evaluation.folder import read_folder, write_metrics
+from vlsafe.evaluation.judges.itself import refuse_judged
 from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge
 from vlsafe.evaluation.records import Item, Metric, Response, Side, numbered_rows, write_text
 from vlsafe.evaluation.scoring import check_errors, score
@@ -46,6 +47,7 @@ def judge_main(argv: list[str]) -> int:
         each.id: Item(each.id, "", "", row.get("side", "utility"), each.question)
         for each, row in zip(responses, rows, strict=True)
     }
+    refuse_judged(judge, responses)
     verdicts = list(judge.judge(responses, items))
     judged = [
         row | {"label": each.label, "score": each.score, "judge": each.judge, "explanation": each.explanation}
@@ -124,4 +126,5 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 def _response(number: str, row: dict[str, Any]) -> Response:
     error = str(row.get("error") or "")
     finish = "error" if error else "eos"
-    return Response(number, number, "", "", row["question"], row["text"], "", 0, finish, error, "", {}, {})
+    model = row["model"] if isinstance(row.get("model"), dict) else {}
+    return Response(number, number, "", "", row["question"], row["text"], "", 0, finish, error, "", {}, model)

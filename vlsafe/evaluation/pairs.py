@@ -49,10 +49,13 @@ class Preference:
 
 
 class PairJudge(Protocol):
-    """Compares two answers. ``version`` names the rule or the served model; those of another are not reused."""
+    """Compares two answers. ``version`` names the rule or the served model; those of another are not reused.
+    ``weights`` and ``served`` as in :class:`~vlsafe.evaluation.judges.base.Judge`."""
 
     name: str
     version: str
+    weights: str
+    served: str
 
     def prefer(self, pairs: Sequence[Pair]) -> Iterator[Preference]:
         """One Preference a pair, in order."""

@@ -130,11 +130,16 @@ def check_errors(responses: Sequence[Response], verdicts: Sequence[Verdict]) -> 
     failed = [response.error for response in responses if response.error]
     unjudged = [verdict.explanation for verdict in verdicts if verdict.label == "error"]
     for what, errors, total in (("responses", failed, len(responses)), ("verdicts", unjudged, len(verdicts))):
-        if len(errors) > MOST_ERRORS * total:
-            raise VlsafeError(
-                f"{len(errors)} of {total} {what} are errors, more than 1 %, so the metrics cannot be trusted; the "
-                f"first: {errors[0]}. Mend the cause and run again"
-            )
+        check_error_share(what, errors, total)
+
+
+def check_error_share(what: str, errors: Sequence[str], total: int) -> None:
+    """Raises VlsafeError when more than 1 % of ``total`` are ``errors``."""
+    if len(errors) > MOST_ERRORS * total:
+        raise VlsafeError(
+            f"{len(errors)} of {total} {what} are errors, more than 1 %, so the metrics cannot be trusted; the "
+            f"first: {errors[0]}. Mend the cause and run again"
+        )
 
 
 def directions(items: Sequence[Item], names: Sequence[str], benchmarks: BenchmarkClasses) -> dict[str, dict[str, str]]:

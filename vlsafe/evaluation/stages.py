@@ -23,6 +23,7 @@ from vlsafe.errors import DataError, VlsafeError
 from vlsafe.evaluation.benchmarks.base import Benchmark, check_unique
 from vlsafe.evaluation.folder import verdicts_path, write_manifest, write_metrics
 from vlsafe.evaluation.judges.base import Judge, item_of
+from vlsafe.evaluation.judges.itself import refuse_judged
 from vlsafe.evaluation.pairs import PairJudge, Preference, compare_pairs, preferences_path, read_preferences, rivalled
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict, to_json, write_text
 from vlsafe.evaluation.scoring import benchmark_classes, check_errors, check_sides, score
@@ -158,7 +159,8 @@ def judge_responses(
     processes: Processes = ALONE,
 ) -> list[Verdict]:
     """The judge's verdicts on ``responses``, in their order; only those that ``path`` lacks are asked for, by each of
-    ``processes`` its share."""
+    ``processes`` its share. Raises ConfigError where the judge is the model that answered."""
+    refuse_judged(judge, responses)
     by_id = {item.id: item for item in items}
     basis = {each.id: judge.basis(each, item_of(each, by_id)) for each in responses}
     # Of several rows the last counts, here and for whoever reads the file, so a superseded one is never revived.
@@ -194,7 +196,7 @@ def evaluate(
     classes = benchmark_classes(benchmarks)
     check_sides(items)
     if pair_judge is not None:
-        rivalled(items)  # refuses before anything is generated
+        rivalled(items)  # raises before anything is generated
     if processes.first:
         write_items(items, out / "items.jsonl")
     responses = generate(items, responder, decoding, out / "responses.jsonl", processes=processes)

@@ -39,6 +39,10 @@ class Judge(ABC):
     name: str
     version: str
     window: ClassVar[int] = 1
+    weights: str = ""
+    """Directory, ``cache:NAME`` or hub name of the model that judges; empty where none is loaded."""
+    served: str = ""
+    """Name of the model that judges at an endpoint; empty where none does."""
 
     @abstractmethod
     def label(self, response: Response, item: Item) -> tuple[Label, str]:

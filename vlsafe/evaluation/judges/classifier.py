@@ -47,7 +47,8 @@ class ClassifierJudge(BatchJudge):
         if strange:
             raise ConfigError(f"classifier {model!r}: `harmful` names {', '.join(strange)}, which `labels` does not")
         self.name = f"classifier:{short_name(model)}"
-        self._model, self._revision, self._reads, self._batch = model, revision, reads, batch_size
+        self.weights = self._model = model
+        self._revision, self._reads, self._batch = revision, reads, batch_size
         self.labels, self.harmful = labels, harmful or []
 
     @cached_property

@@ -56,7 +56,8 @@ class GuardJudge(BatchJudge):
         if not model:
             raise ConfigError(f"guard {name!r} needs its weights: guard:{name}:MODEL")
         self.name = f"guard:{name}:{short_name(model)}"
-        self._model, self._revision = model, revision
+        self.weights = self._model = model
+        self._revision = revision
         self._dtype, self._batch, self._threshold, self._least_mass = dtype, batch_size, threshold, least_mass
         self._refusals = KeywordJudge("vlsafe")
 

@@ -1,0 +1,76 @@
+"""The verb ``grade``: a language model grades the open answers of an evaluation (MM-Vet)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from omegaconf import OmegaConf
+
+from vlsafe.errors import ConfigError, DataError
+from vlsafe.evaluation.benchmarks.open_ended import MMVet, graded
+from vlsafe.evaluation.commands import metrics_table
+from vlsafe.evaluation.folder import metric_row, read_folder
+from vlsafe.evaluation.judges.api import ApiGrader
+from vlsafe.evaluation.judges.itself import refuse_judged
+from vlsafe.evaluation.records import write_text
+from vlsafe.evaluation.scoring import check_error_share
+
+
+def main(argv: list[str]) -> int:
+    """``grade DIR --grader MODEL@URL``. Raises VlsafeError; returns the exit status."""
+    options = _parser().parse_args(argv)
+    if options.runs < 1:
+        raise ConfigError(f"--runs is {options.runs}; give at least 1")
+    folder = read_folder(options.folder)
+    names = [name for name, kind in folder.benchmarks.items() if issubclass(kind, MMVet)]
+    items = [item for item in folder.items if item.benchmark in names]
+    if not items:
+        raise DataError(f"{options.folder}: no mm_vet items to grade; evaluate with --benchmarks mm_vet=PATH first")
+    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(options.grader_option))
+    grader = ApiGrader(options.grader, **given)
+    answers = {response.id: response for response in folder.responses}
+    refuse_judged(grader, [answers[item.id] for item in items])
+    exchanges = [(answers[item.id], item) for item in items]
+    grades = dict(zip((item.id for item in items), grader.grade(exchanges, options.runs), strict=True))
+    metrics = {f"{names[0]}/score[{name}]": metric for name, metric in graded(items, grades).items()}
+    content = {
+        "grader": grader.name,
+        "version": grader.version,
+        "runs": options.runs,
+        "metrics": {name: metric_row(metric) for name, metric in metrics.items()},
+        "grades": grades,
+    }
+    out = options.folder / f"grades.{quote(grader.name, safe=':@+')}.json"
+    write_text(out, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    print(metrics_table(metrics))
+    print(f"grades: {out}")
+    print(grader.told(), file=sys.stderr)
+    every = [grade for each in grades.values() for grade in each]
+    check_error_share("grades", ["no grade"] * every.count(None), len(every))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vlsafe grade",
+        description="Grade the open answers of an evaluation (mm_vet) from 0 to 1 against the right ones.",
+        epilog="Reads the folder of an evaluation. Writes grades.<grader>.json there: the total and each capability's "
+        "score in percent, with intervals, and every grade. What was graded before comes from the cache.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--grader", required=True, metavar="MODEL@URL", help="model at an OpenAI-compatible endpoint")
+    parser.add_argument(
+        "--grader-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an option of the endpoint, as in concurrency=32; docs/judges.md names them",
+    )
+    parser.add_argument("--runs", type=int, default=1, help="grades of each answer, averaged (MM-Vet: 5; default: 1)")
+    return parser
