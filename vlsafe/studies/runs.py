@@ -17,7 +17,10 @@ from vlsafe.evaluation import report_text
 SEEDS = ("seed_everything", "data.init_args.seed")
 """Keys that make no other setting: runs that differ in them alone are repetitions of one."""
 
-_PLACES = ("run_dir", "trainer.logger", "trainer.callbacks", "trainer.default_root_dir", "cache_dir", "ckpt_path")
+_PLACES = (
+    "run_dir", "trainer.logger", "trainer.callbacks", "trainer.default_root_dir", "cache_dir", "ckpt_path",
+    "evaluation.published",
+)  # fmt: skip
 
 CURVES = ("margin/", "kl/", "probe/", "objective")
 """How the names of what probes log begin."""
