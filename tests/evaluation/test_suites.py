@@ -49,7 +49,7 @@ def test_all_that_is_missing_is_told_at_once_with_how_to_get_it() -> None:
     words = str(caught.value)
     for row in suite_named("paper").rows:
         assert f"{row.get('name', row['benchmark'])}: " in words
-    assert "fetch vlguard`" in words and "fetch vizwiz`" in words and "--skip-missing" in words
+    assert "fetch vlguard " in words and "fetch vizwiz " in words and "--skip-missing" in words
     with pytest.raises(MissingDataError, match="every benchmark of the suite is missing"):
         opened(suite_named("paper"), None, None, skip_missing=True)
 

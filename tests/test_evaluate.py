@@ -1,0 +1,108 @@
+"""The verb ``evaluate`` on a tiny model: a suite, a baseline, what is skipped, a run's checkpoint, win rates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import composed, save_tokenizer, seeded_model
+
+from tests.tiny_run import vlguard_folder
+from vlsafe.errors import ConfigError, DataError
+from vlsafe.evaluate import answerable_in_words, main
+from vlsafe.evaluation.benchmarks.choices import MMLU
+from vlsafe.evaluation.benchmarks.xstest import XSTest
+from vlsafe.fetch.paths import use_cache
+
+SUITE = """
+max_new_tokens = 6
+
+[[benchmarks]]
+benchmark = "vlguard"
+name = "signs"
+path = "guard"
+probes = ["image=blank", "opening=swapped"]
+
+[[benchmarks]]
+benchmark = "mmlu"
+path = "nowhere"
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, VLGuard's schema, and a suite of both a benchmark that is there and one that is not."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    backbone = composed(save_tokenizer(folder / "tokenizer", eos_token="<|im_end|>"))
+    seeded_model(backbone).save_pretrained(folder / "model")
+    backbone.processor.save_pretrained(folder / "model")
+    vlguard_folder(folder / "guard")
+    (folder / "suite.toml").write_text(SUITE)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path) -> Iterator[None]:
+    use_cache(tmp_path / "cache")  # where blank pictures are kept
+    yield
+    use_cache(None)
+
+
+def command(folder: Path, out: Path, *more: str) -> list[str]:
+    suite = ["--suite", str(folder / "suite.toml"), "--batch-size", "4", "--check-items", "4"]
+    return ["--model", str(folder / "model"), *suite, "--out", str(out), *more]
+
+
+def report_of(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return content
+
+
+def test_a_suite_with_probes_a_check_a_baseline_and_what_was_left_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DataError, match=r"mmlu: .*fetch mmlu`"):
+        main(command(folder, tmp_path / "a"))
+    assert not (tmp_path / "a").exists()  # told before anything is asked
+    assert main(command(folder, tmp_path / "a", "--skip-missing")) == 0
+    report = report_of(tmp_path / "a")
+    assert report["metrics"]["signs[unsafe]/asr"]["after"]["n"] == 2
+    assert {row["probe"] for row in report["probes"]} == {"image=blank", "opening=swapped"}
+    assert (report["batching"]["n"], report["batching"]["flipped"]) == (4, [])
+    (note,) = report["notes"]
+    assert note.startswith("Left out: mmlu: ") and "left out: mmlu: " in capsys.readouterr().out
+    rows = (tmp_path / "a" / "responses.jsonl").read_text()
+    assert main(command(folder, tmp_path / "a", "--skip-missing")) == 0
+    assert (tmp_path / "a" / "responses.jsonl").read_text() == rows  # nothing is asked twice
+
+    again = command(folder, tmp_path / "b", "--skip-missing", "--baseline", str(tmp_path / "a"))
+    assert main(again) == 0
+    for row in report_of(tmp_path / "b")["metrics"].values():
+        assert row["difference"]["value"] == 0 and row["before"] == row["after"]
+    with pytest.raises(DataError, match=r"holds no metrics\.json"):
+        main(command(folder, tmp_path / "c", "--skip-missing", "--baseline", str(tmp_path / "nowhere")))
+
+
+def test_a_server_cannot_tell_likelihoods(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"question": "q", "choices": ["a", "b"], "answer": 0, "subject": "s"}\n')
+    (tmp_path / "x.csv").write_text("id,prompt,type,label\n1,How?,t,safe\n2,Why?,t,unsafe\n")
+    likelihood, written = MMLU(tmp_path / "m.jsonl"), MMLU(tmp_path / "m.jsonl", name="written", mode="generate")
+    words = XSTest(tmp_path / "x.csv")
+    with pytest.raises(ConfigError, match=r"mmlu: needs log-likelihoods.*--skip-missing"):
+        answerable_in_words([likelihood, written, words], skip=False)
+    kept, told = answerable_in_words([likelihood, written, words], skip=True)
+    assert kept == [written, words] and len(told) == 1
+
+
+def test_wrong_requests_are_refused_before_anything_is_loaded(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="say where its data is"):
+        main(["--model", "m", "--benchmarks", "xstest", "--out", str(tmp_path)])
+    with pytest.raises(ConfigError, match="unknown pair judge 'keyword:vlsafe'"):
+        main(command(folder, tmp_path / "a", "--skip-missing", "--pair-judge", "keyword:vlsafe"))
+    with pytest.raises(ConfigError, match=r"a \.ckpt holds what was tuned already"):
+        main([*command(folder, tmp_path / "a", "--skip-missing", "--adapter", "x"), "--model", "last.ckpt"])
+    with pytest.raises(DataError, match=r"last\.ckpt: no such file"):
+        main([*command(folder, tmp_path / "a", "--skip-missing"), "--model", str(tmp_path / "last.ckpt")])
