@@ -49,7 +49,7 @@ def read_offline(folder: Path) -> list[Run]:
 
 def offline_run(path: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     """Config, summary and history of one file. A file that a kill has cut off is read as far as it goes."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
 
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
@@ -94,10 +94,11 @@ def _add(
 def _curves(history: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     curves: dict[str, dict[int, float]] = {}
     for row in history:
-        step = row.get("trainer/global_step")
-        for name, value in row.items() if step is not None else ():
+        if "trainer/global_step" not in row:
+            continue  # what is told once, at the end
+        for name, value in row.items():
             if name.startswith(CURVES) and isinstance(value, int | float):
-                curves.setdefault(name, {})[int(step)] = float(value)
+                curves.setdefault(name, {})[int(row["trainer/global_step"])] = float(value)
     return {name: sorted(points.items()) for name, points in curves.items()}
 
 
