@@ -267,6 +267,20 @@ def test_a_data_set_that_is_not_text_is_damaged(tmp_path: Path) -> None:
         open_source(f"hub:{tmp_path / 'file.parquet'}")
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_picture_that_is_only_a_path_is_a_malformed_record(tmp_path: Path, several: bool) -> None:
+    pictures: list[Any] = [{"bytes": picture(), "path": None}, {"bytes": None, "path": "a.png"}, None]
+    shown = [[one] if one else [] for one in pictures] if several else pictures
+    table = pa.table({"question": ["Is it?"] * 3, "answer": ["Yes."] * 3, "images": shown})
+    datasets.disable_progress_bars()
+    pq.write_table(table, tmp_path / "file.parquet")
+    spec = {"kind": "hub", "path": str(tmp_path / "file.parquet")}
+    with pytest.raises(DataError, match=r"file\.parquet\[1\]: a picture in 'images' has no bytes, at most a path"):
+        open_source(spec)
+    source = open_source(spec | {"on_bad_record": "skip"})
+    assert [len(each.images) for each in source] == [1, 0] and source.skipped == 1
+
+
 def test_a_column_without_pictures_is_said_when_the_set_is_opened(tmp_path: Path, draw: Callable) -> None:
     rows = {"question": ["Is it?"], "answer": ["Yes."], "images": ["a.png"]}
     datasets.disable_progress_bars()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vlsafe.conversation import Conversation, ImageRef
 from vlsafe.data.embedded import read_table
@@ -77,7 +78,7 @@ class HubSource(Source):
         return Conversation(self._ids[index], self.name, conversation.turns, conversation.tags)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key not in ("_texts", "_pictures")}
+        return {key: value for key, value in vars(self).items() if key not in ("_texts", "_pictures", "_lacking")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -89,6 +90,7 @@ class HubSource(Source):
         column = self._columns["images"]
         self._texts = [table.drop([column]) if column in table.column_names else table for table in tables]
         self._pictures = [_counts(table, column) for table in tables]
+        self._lacking = [_rows_without_bytes(table, column) for table in tables]
 
     def _check(self, path: Path) -> None:
         """Arrow believes what a file says of itself: a damaged one would end the process, not raise."""
@@ -126,7 +128,12 @@ class HubSource(Source):
         file, place = self._place(number)
         column, root = self._columns["images"], self._files[file]
         pictures = [ImageRef(root, f"{place}/{n}/{column}") for n in range(self._pictures[file][place])]
-        return conversation_of(Fields(row), number, self.name, self._columns, self._tags, pictures)
+        fields = Fields(row)
+        if place in self._lacking[file]:
+            fields.note(
+                f"a picture in {column!r} has no bytes, at most a path; save the data set with its pictures inside"
+            )
+        return conversation_of(fields, number, self.name, self._columns, self._tags, pictures)
 
 
 def _counts(table: pa.Table, column: str) -> np.ndarray:
@@ -135,8 +142,23 @@ def _counts(table: pa.Table, column: str) -> np.ndarray:
         return np.zeros(table.num_rows, dtype=np.int64)
     values = table.column(column)
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        return pa.compute.fill_null(pa.compute.list_value_length(values), 0).to_numpy().astype(np.int64)
+        return pc.fill_null(pc.list_value_length(values), 0).to_numpy().astype(np.int64)
     return values.is_valid().to_numpy().astype(np.int64)
+
+
+def _rows_without_bytes(table: pa.Table, column: str) -> set[int]:
+    """The rows that name a picture and do not hold it."""
+    rows: set[int] = set()
+    start = 0
+    for chunk in table.column(column).chunks if column in table.column_names else []:
+        several = pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type)
+        pictures = chunk.flatten() if several else chunk
+        owners = pc.list_parent_indices(chunk) if several else pa.array(range(len(chunk)))
+        if pa.types.is_struct(pictures.type) and pictures.type.get_field_index("bytes") >= 0:
+            named = pc.and_(pictures.is_valid(), pc.struct_field(pictures, "bytes").is_null())
+            rows.update(start + owner for owner in owners.filter(named).to_pylist())
+        start += len(chunk)
+    return rows
 
 
 def _arrow_files(path: Path, split: str, revision: str | None) -> list[Path]:
