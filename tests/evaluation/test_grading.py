@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def arguments(folder: Path, server: Server, *more: str) -> list[str]:
-    return [str(folder), "--grader", f"judge-7b@{server.url}", f"--grader-option=cache={folder / 'cache'}", *more]
+    return [str(folder), "--grader", f"api:judge-7b@{server.url}", f"--grader-option=cache={folder / 'cache'}", *more]
 
 
 def test_scores_by_capability_from_several_runs(folder: Path, server: Server) -> None:

@@ -6,23 +6,20 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
-
-from omegaconf import OmegaConf
 
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluation.benchmarks.open_ended import MMVet, graded
 from vlsafe.evaluation.commands import metrics_table
 from vlsafe.evaluation.folder import metric_row, read_folder
-from vlsafe.evaluation.judges.api import ApiGrader
 from vlsafe.evaluation.judges.itself import refuse_judged
+from vlsafe.evaluation.judges.options import chosen_grader
 from vlsafe.evaluation.records import write_text
 from vlsafe.evaluation.scoring import check_error_share
 
 
 def main(argv: list[str]) -> int:
-    """``grade DIR --grader MODEL@URL``. Raises VlsafeError; returns the exit status."""
+    """``grade DIR --grader api:MODEL@URL``. Raises VlsafeError; returns the exit status."""
     options = _parser().parse_args(argv)
     if options.runs < 1:
         raise ConfigError(f"--runs is {options.runs}; give at least 1")
@@ -31,8 +28,7 @@ def main(argv: list[str]) -> int:
     items = [item for item in folder.items if item.benchmark in names]
     if not items:
         raise DataError(f"{options.folder}: no mm_vet items to grade; evaluate with --benchmarks mm_vet=PATH first")
-    given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(options.grader_option))
-    grader = ApiGrader(options.grader, **given)
+    grader = chosen_grader(options)
     answers = {response.id: response for response in folder.responses}
     refuse_judged(grader, [answers[item.id] for item in items])
     exchanges = [(answers[item.id], item) for item in items]
@@ -64,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--grader", required=True, metavar="MODEL@URL", help="model at an OpenAI-compatible endpoint")
+    parser.add_argument("--grader", required=True, metavar="api:MODEL@URL", help="an OpenAI-compatible endpoint")
     parser.add_argument(
         "--grader-option",
         action="append",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -12,6 +12,9 @@ from vlsafe.errors import ConfigError
 from vlsafe.evaluation.judges.base import Judge
 from vlsafe.evaluation.pairs import PairJudge
 from vlsafe.table import Table
+
+if TYPE_CHECKING:
+    from vlsafe.evaluation.judges.api import ApiGrader
 
 DEFAULT_JUDGE = "keyword:vlsafe"
 
@@ -39,6 +42,10 @@ PAIR_JUDGES = Table("pair judge", **{"api:*": "vlsafe.evaluation.judges.api:ApiP
 """As JUDGES, of judges that say which of two answers is better."""
 
 
+GRADERS = Table("grader", **{"api:*": "vlsafe.evaluation.judges.api:ApiGrader"})
+"""Graders of open answers against a right one; names as those of judges."""
+
+
 def judge_named(spec: str | Mapping[str, Any]) -> Judge:
     """The judge of that name, or of ``{name: ..., **options}`` with the options of its class.
 
@@ -53,6 +60,12 @@ def pair_judge_named(spec: str | Mapping[str, Any]) -> PairJudge:
     """As :func:`judge_named`, of the pair judges."""
     judge: PairJudge = _named(spec, PAIR_JUDGES)
     return judge
+
+
+def grader_named(spec: str | Mapping[str, Any]) -> ApiGrader:
+    """As :func:`judge_named`, of the graders."""
+    grader: ApiGrader = _named(spec, GRADERS)
+    return grader
 
 
 def _named(spec: str | Mapping[str, Any], table: Table) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vlsafe.errors import ConfigError
-from vlsafe.evaluation.judges import DEFAULT_JUDGE, JUDGES, judge_named, pair_judge_named
+from vlsafe.evaluation.judges import DEFAULT_JUDGE, JUDGES, grader_named, judge_named, pair_judge_named
+from vlsafe.evaluation.judges.api import ApiGrader
 from vlsafe.evaluation.judges.base import Judge
 from vlsafe.evaluation.pairs import PairJudge
 
@@ -37,6 +38,11 @@ def chosen_pair_judge(options: argparse.Namespace) -> PairJudge | None:
     """None where none was asked for. Raises as :func:`chosen_judge`."""
     given = _given(options.pair_judge_option, "--pair-judge-option")
     return pair_judge_named({"name": options.pair_judge} | given) if options.pair_judge else None
+
+
+def chosen_grader(options: argparse.Namespace) -> ApiGrader:
+    """Raises as :func:`chosen_judge`."""
+    return grader_named({"name": options.grader} | _given(options.grader_option, "--grader-option"))
 
 
 def _given(pairs: list[str], flag: str) -> dict[str, Any]:
