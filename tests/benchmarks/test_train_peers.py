@@ -1,0 +1,59 @@
+"""The equality that ``train_peers.py`` rests on: the same losses as the peers, step by step. Never a time."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from peer_sides import hugging_face, trl, vlsafe
+from peer_work import build
+from train_peers import TOLERANCE, against, difference
+
+STEPS = 5
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_trace() -> Iterator[None]:
+    """Trainers seed every generator, keep process-wide state and set variables; other tests shall not see it."""
+    python, array = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng(devices=[]), patch.dict(os.environ):
+        yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    random.setstate(python)
+    numpy.random.set_state(array)
+
+
+@pytest.mark.parametrize("trainable", ["lora", "full"])
+def test_vlsafe_trains_with_the_losses_of_transformers_trainer(trainable, tmp_path: Path) -> None:
+    ours = vlsafe(build("tiny", trainable, STEPS, tmp_path)).losses
+    theirs = hugging_face(build("tiny", trainable, STEPS, tmp_path)).losses
+    assert len(ours) == STEPS
+    assert difference(ours, theirs) <= TOLERANCE
+    assert len({round(loss, 3) for loss in ours}) > 1  # it is no constant that agrees
+
+
+def test_vlsafe_trains_with_the_losses_of_trl(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    ours = vlsafe(build("tiny", "lora", STEPS, tmp_path)).losses
+    assert difference(ours, trl(build("tiny", "lora", STEPS, tmp_path)).losses) <= TOLERANCE
+
+
+def test_unequal_losses_are_told() -> None:
+    assert difference([1.0, 2.0], [1.0, 2.5]) == 0.5
+    assert difference([1.0, float("nan")], [1.0, 2.0]) == float("inf")
+    assert difference([1.0], [1.0, 2.0]) == difference([], []) == float("inf")
+
+
+def test_two_results_are_compared_by_their_medians() -> None:
+    old = {"model": "tiny", "trainable": "lora", "runs": {"vlsafe": [{"samples/s": s} for s in (1.0, 2.0, 9.0)]}}
+    new = old | {"runs": {"vlsafe": [{"samples/s": 3.0}]}}
+    assert against(old, new) == ["vlsafe      2.000 ->    3.000 samples/s   x1.50"]
+    with pytest.raises(SystemExit, match="different work"):
+        against(old, old | {"model": "30m"})

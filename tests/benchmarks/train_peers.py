@@ -1,0 +1,154 @@
+"""Training samples a second: transformers' Trainer, TRL's SFTTrainer and vlsafe, on the same work.
+
+    python -m vlsafe fetch small && pip install -e '.[bench]'
+    python tests/benchmarks/train_peers.py --model quickstart --trainable lora --out lora.json
+    python tests/benchmarks/train_peers.py --against old.json lora.json
+
+Every measurement is a process of its own, one at a time; sides take turns in each repeat. All start from the same
+weights and see the same samples in the same order, with the same optimizer, precision and trainable set, and must give
+the same losses to 1e-4 over the first 20 steps: exit status 1 otherwise, never for a time. Only the layout differs:
+vlsafe trains as the recipe says (samples in one row, logits where they are supervised), the peers on padded rows.
+Matched by hand, since losses would differ: the frozen encoder is in eval mode, and TRL's bf16 and recomputing are off.
+Only an idle machine gives times that mean something; set OMP_WAIT_POLICY=PASSIVE on a shared one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+SIDES = ("trainer", "trl", "vlsafe")
+TOLERANCE = 1e-4
+COMPARED = 20
+FIGURES = ("samples/s", "real tokens/s", "supervised tokens/s", "peak MiB")
+
+
+def measured_here(side: str, model: Any, trainable: Any, steps: int, warm: int) -> dict[str, Any]:
+    """Train in this process; times are those of the steps after the first ``warm``."""
+    import torch
+    from peer_sides import SIDES as WAYS
+    from peer_work import build
+
+    from callbacks.throughput import peak_memory
+
+    with tempfile.TemporaryDirectory() as folder:
+        work = build(model, trainable, steps, Path(folder))
+        trained = WAYS[side](work)
+        seconds = trained.ends[-1] - trained.ends[warm - 1]
+        peak = peak_memory(torch.device("cpu")) / 2**20
+        real, supervised = work.tokens(warm)
+        samples = (steps - warm) * work.data.batch_size
+    figures = dict(zip(FIGURES, [samples / seconds, real / seconds, supervised / seconds, peak], strict=True))
+    return {"losses": trained.losses, "threads": torch.get_num_threads(), "torch": torch.__version__, **figures}
+
+
+def measured(side: str, options: argparse.Namespace) -> dict[str, Any] | str:
+    """In a new process, so that its memory is its own; the last line of its error where it ends in one."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        asked = ["--model", options.model, "--trainable", options.trainable, "--steps", str(options.steps)]
+        command = [sys.executable, __file__, *asked, "--warm", str(options.warm), "--side", side, "--out", file.name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return (done.stderr.strip().splitlines() or ["no word"])[-1]
+        return json.loads(Path(file.name).read_text())
+
+
+def difference(losses: list[float], reference: list[float]) -> float:
+    """The largest one over the first steps. Infinite for other lengths or a loss that is not finite."""
+    pairs = list(zip(losses, reference, strict=False))[:COMPARED]
+    gaps = [abs(one - other) for one, other in pairs]
+    same_length = len(losses) == len(reference) and gaps
+    return max(gaps) if same_length and all(gap == gap for gap in gaps) else float("inf")
+
+
+def against(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Median samples a second of two results of this script, new over old, for each side that both have."""
+    if (old["model"], old["trainable"]) != (new["model"], new["trainable"]):
+        raise SystemExit("the two files measured different work")
+    return [
+        f"{side:8} {median(old['runs'][side]):8.3f} -> {median(new['runs'][side]):8.3f} samples/s"
+        f"   x{median(new['runs'][side]) / median(old['runs'][side]):.2f}"
+        for side in SIDES
+        if old["runs"].get(side) and new["runs"].get(side)
+    ]
+
+
+def median(runs: list[dict[str, Any]], figure: str = "samples/s") -> float:
+    return statistics.median(run[figure] for run in runs)
+
+
+def table(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Median of every figure, the spread of samples a second, and vlsafe's ratio to each side."""
+    lines = [
+        f"{'':8} {'samples/s':>10} {'spread':>15} {'real tok/s':>11} {'superv. tok/s':>14} {'peak MiB':>9} vlsafe x"
+    ]
+    ours = runs.get("vlsafe")
+    for side, results in runs.items():
+        speeds = [run["samples/s"] for run in results]
+        spread = f"{min(speeds):.3f}-{max(speeds):.3f}"
+        middle = [median(results, figure) for figure in FIGURES]
+        ratio = f"{median(ours) / middle[0]:8.2f}" if ours else ""
+        lines.append(
+            f"{side:8} {middle[0]:10.3f} {spread:>15} {middle[1]:11.0f} {middle[2]:14.0f} {middle[3]:9.0f} {ratio}"
+        )
+    return lines
+
+
+def run(options: argparse.Namespace) -> int:
+    runs: dict[str, list[dict[str, Any]]] = {}
+    failed: dict[str, str] = {}
+    for repeat in range(options.repeats):
+        turn = repeat % len(SIDES)
+        for side in (*SIDES[turn:], *SIDES[:turn]):
+            if side in failed:
+                continue
+            print(f"repeat {repeat + 1}: {side}", file=sys.stderr, flush=True)
+            result = measured(side, options)
+            if isinstance(result, str):
+                failed[side] = result
+                print(f"{side} did not train this model: {result}")
+            else:
+                runs.setdefault(side, []).append(result)
+    print("\n".join(table(runs)))
+    reference = runs["trainer"][0]["losses"] if "trainer" in runs else []
+    gaps = {side: max(difference(r["losses"], reference) for r in results) for side, results in runs.items()}
+    for side, gap in gaps.items():
+        print(f"{side}: losses differ from Trainer's by at most {gap:.1e} in the first {COMPARED} steps")
+    if options.out:
+        facts = {"model": options.model, "trainable": options.trainable, "steps": options.steps, "warm": options.warm}
+        options.out.write_text(json.dumps({**facts, "runs": runs, "failed": failed, "differences": gaps}, indent=1))
+    return int("vlsafe" in failed or "trainer" in failed or any(gap > TOLERANCE for gap in gaps.values()))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("tiny", "30m", "quickstart"), default="tiny")
+    parser.add_argument("--trainable", choices=("lora", "full"), default="lora")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--warm", type=int, default=5, help="first steps that are not timed (default 5)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="JSON of every run")
+    parser.add_argument("--against", type=Path, nargs=2, metavar=("OLD", "NEW"), help="compare two such files instead")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.against:
+        print("\n".join(against(*(json.loads(path.read_text()) for path in options.against))))
+        return 0
+    if not 0 < options.warm < options.steps:
+        parser.error("--warm must be at least 1 and below --steps")
+    if options.side:
+        result = measured_here(options.side, options.model, options.trainable, options.steps, options.warm)
+        options.out.write_text(json.dumps(result))
+        return 0
+    return run(options)
+
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parents[2])]
+    sys.exit(main())
