@@ -1,4 +1,4 @@
-"""The three sides of ``train_peers.py``. Each trains one :class:`Work` and tells its losses and the time of its steps."""
+"""The three sides of ``train_peers.py``: each trains one :class:`Work` and tells its losses and when steps ended."""
 
 from __future__ import annotations
 
