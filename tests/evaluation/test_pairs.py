@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from answering import FAILED, answered
+from fakes import FakeResponder, Toy
 
+from vlsafe.answering import Decoding
 from vlsafe.errors import DataError, VlsafeError
+from vlsafe.evaluation.folder import read_folder
+from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.pairs import Pair, Preference, Winner, compare_pairs, pairs_of, win_rate
 from vlsafe.evaluation.records import Item
+from vlsafe.evaluation.scoring import score
+from vlsafe.evaluation.stages import evaluate
 
 Rule = Callable[[Pair], Winner]
 
@@ -97,3 +104,23 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     responses, _ = answered(items("a"), {"i0": "x"})
     with pytest.raises(VlsafeError, match="did not answer each of 2 pairs"):
         compare_pairs(items("a"), responses, Silent(longer), tmp_path / "p")
+
+
+class Rivalled(Toy):
+    """Each benign item has a rival's answer; a probe's copy of it is not compared."""
+
+    def load(self) -> list[Item]:
+        return [replace(item, meta={"rival": "short"}) if item.side == "benign" else item for item in super().load()]
+
+
+def test_win_rates_are_metrics_of_the_folder_and_are_scored_again_from_files(tmp_path: Path) -> None:
+    toy = Rivalled(tmp_path / "p").with_probes(["system=safety"])
+    responder = FakeResponder({"toy/benign/0": "x"})
+    judge, out = judge_named("keyword:vlsafe"), tmp_path / "out"
+    metrics = evaluate([toy], responder, judge, Decoding(), out, pair_judge=FakePairJudge(longer))
+    assert (metrics["toy[benign]/win_rate"].value, metrics["toy[benign]/win_rate"].n) == (75, 4)
+    assert [name for name in metrics if name.endswith("win_rate")] == ["toy[benign]/win_rate"]
+    kept = read_folder(out)
+    assert score(kept.items, kept.responses, kept.verdicts, kept.benchmarks, kept.preferences) == metrics
+    with pytest.raises(DataError, match="no item has a rival's answer"):
+        evaluate([Toy(tmp_path / "p")], responder, judge, Decoding(), out, pair_judge=FakePairJudge(longer))
