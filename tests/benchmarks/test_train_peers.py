@@ -39,6 +39,7 @@ def test_vlsafe_trains_with_the_losses_of_transformers_trainer(trainable, tmp_pa
     assert len({round(loss, 3) for loss in ours}) > 1  # it is no constant that agrees
 
 
+@pytest.mark.slow  # importing TRL takes seconds
 def test_vlsafe_trains_with_the_losses_of_trl(tmp_path: Path) -> None:
     pytest.importorskip("trl")
     ours = vlsafe(build("tiny", "lora", STEPS, tmp_path)).losses
