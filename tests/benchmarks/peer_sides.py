@@ -17,10 +17,16 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 @dataclass
 class Trained:
-    """Of every step: the mean loss of its supervised tokens, and when it ended."""
+    """Of every step: the mean loss of its supervised tokens, and when it ended, by the clock and by the processor time
+    that this process had used until then."""
 
     losses: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    def mark(self) -> None:
+        self.ends.append(time.perf_counter())
+        self.processor.append(time.process_time())
 
 
 def vlsafe(work: Work) -> Trained:
@@ -49,7 +55,7 @@ class _Watch(L.Callback):
         self.trained = Trained()
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self.trained.ends.append(time.perf_counter())
+        self.trained.mark()
         self.trained.losses.append(float(trainer.callback_metrics["train/loss"]))
 
 
@@ -117,7 +123,7 @@ class _PeerWatch(TrainerCallback):
         self._trained = trained
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self._trained.ends.append(time.perf_counter())
+        self._trained.mark()
 
 
 SIDES: dict[str, Callable[[Work], Trained]] = {"trainer": hugging_face, "trl": trl, "vlsafe": vlsafe}

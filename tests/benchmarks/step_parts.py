@@ -3,7 +3,8 @@
     python tests/benchmarks/step_parts.py --model quickstart --repeats 10
 
 One process, LoRA, the same few batches again and again; the ways take turns, and what is told is the median over the
-repeats of *this way's time over that of the step as it is, of the same repeat*, so that a busy machine slows both.
+repeats of *this way's processor time over that of the step as it is, of the same repeat*: a busy machine slows both, and
+takes no processor time from either. With OMP_WAIT_POLICY=PASSIVE, so that waiting threads use none.
 A change that does not pay stays here and not in ``vlsafe/``: docs/performance.md keeps the account.
 """
 
@@ -69,19 +70,19 @@ def changed(way: str) -> Iterator[None]:
 
 
 def step(work: Work, batches: list[Batch], way: str) -> tuple[float, list[float], list[Tensor]]:
-    """Seconds, the loss of every batch, and the gradients of all of them together."""
+    """Seconds of processor time, the loss of every batch, and the gradients of all of them together."""
     module = work.module
     assert module.model is not None
     module.zero_grad(set_to_none=True)
     losses = []
-    before = time.perf_counter()
+    before = time.process_time()
     with changed(way):
         for batch in batches:
             loss = module.objective(module.model, batch).loss
             if way != "no backward at all":
                 loss.backward()
             losses.append(loss.detach())
-    seconds = time.perf_counter() - before
+    seconds = time.process_time() - before
     return seconds, [float(x) for x in losses], [p.grad.clone() for p in module.parameters() if p.grad is not None]
 
 

@@ -9,7 +9,8 @@ weights and see the same samples in the same order, with the same optimizer, pre
 the same losses to 1e-4 over the first 20 steps: exit status 1 otherwise, never for a time. Only the layout differs:
 vlsafe trains as the recipe says (samples in one row, logits where they are supervised), the peers on padded rows.
 Matched by hand, since losses would differ: the frozen encoder is in eval mode, and TRL's bf16 and recomputing are off.
-Only an idle machine gives times that mean something; set OMP_WAIT_POLICY=PASSIVE on a shared one.
+Samples a second mean something on an idle machine only. On a shared one read the last two columns, samples a second of
+processor time and their ratio, with OMP_WAIT_POLICY=PASSIVE, without which waiting threads use processor time too.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any
 SIDES = ("trainer", "trl", "vlsafe")
 TOLERANCE = 1e-4
 COMPARED = 20
-FIGURES = ("samples/s", "real tokens/s", "supervised tokens/s", "peak MiB")
+FIGURES = ("samples/s", "real tokens/s", "supervised tokens/s", "peak MiB", "samples/processor s")
 
 
 def measured_here(side: str, model: Any, trainable: Any, steps: int, warm: int) -> dict[str, Any]:
@@ -41,10 +42,12 @@ def measured_here(side: str, model: Any, trainable: Any, steps: int, warm: int) 
         work = build(model, trainable, steps, Path(folder))
         trained = WAYS[side](work)
         seconds = trained.ends[-1] - trained.ends[warm - 1]
+        used = trained.processor[-1] - trained.processor[warm - 1]
         peak = peak_memory(torch.device("cpu")) / 2**20
         real, supervised = work.tokens(warm)
         samples = (steps - warm) * work.data.batch_size
-    figures = dict(zip(FIGURES, [samples / seconds, real / seconds, supervised / seconds, peak], strict=True))
+    values = [samples / seconds, real / seconds, supervised / seconds, peak, samples / used]
+    figures = dict(zip(FIGURES, values, strict=True))
     return {"losses": trained.losses, "threads": torch.get_num_threads(), "torch": torch.__version__, **figures}
 
 
@@ -85,18 +88,16 @@ def median(runs: list[dict[str, Any]], figure: str = "samples/s") -> float:
 
 def table(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Median of every figure, the spread of samples a second, and vlsafe's ratio to each side."""
-    lines = [
-        f"{'':8} {'samples/s':>10} {'spread':>15} {'real tok/s':>11} {'superv. tok/s':>14} {'peak MiB':>9} vlsafe x"
-    ]
+    heads = f"{'real tok/s':>11} {'superv. tok/s':>14} {'peak MiB':>9} {'vlsafe x':>9} {'/cpu s':>9} {'vlsafe x':>9}"
+    lines = [f"{'':8} {'samples/s':>10} {'spread':>15} {heads}"]
     ours = runs.get("vlsafe")
     for side, results in runs.items():
         speeds = [run["samples/s"] for run in results]
         spread = f"{min(speeds):.3f}-{max(speeds):.3f}"
         middle = [median(results, figure) for figure in FIGURES]
-        ratio = f"{median(ours) / middle[0]:8.2f}" if ours else ""
-        lines.append(
-            f"{side:8} {middle[0]:10.3f} {spread:>15} {middle[1]:11.0f} {middle[2]:14.0f} {middle[3]:9.0f} {ratio}"
-        )
+        ratios = [median(ours, figure) / median(results, figure) if ours else float("nan") for figure in FIGURES]
+        line = f"{side:8} {middle[0]:10.3f} {spread:>15} {middle[1]:11.0f} {middle[2]:14.0f} {middle[3]:9.0f}"
+        lines.append(f"{line} {ratios[0]:9.2f} {middle[4]:9.3f} {ratios[4]:9.2f}")
     return lines
 
 
