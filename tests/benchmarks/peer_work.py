@@ -95,7 +95,8 @@ def build(name: ModelName, trainable: Trainable, steps: int, folder: Path) -> Wo
     else:
         module, data = _made(name, folder)
     if trainable == "full":
-        module.components = Components(Tuning(), Tuning("full", 1e-3), Tuning("full", 1e-4))
+        rate = 1e-2 if name == "tiny" else 1e-4
+        module.components = Components(Tuning(), Tuning("full", 1e-3), Tuning("full", rate))
     torch.manual_seed(0)
     module.configure_model()
     mixture = data.open(module.backbone)
@@ -132,7 +133,8 @@ def _made(name: ModelName, folder: Path) -> tuple[SafetyFineTuning, Conversation
         heads = dict(num_hidden_layers=10, num_attention_heads=6, num_key_value_heads=6)
         language |= heads | dict(vocab_size=16384, hidden_size=384, intermediate_size=1024)
     backbone = ComposedVLLM("clip", language, vision_weights=vision)
-    lora = Tuning("lora", 7e-4, rank=16, alpha=32, targets=["gate_proj", "up_proj", "down_proj"])
+    rate = 2e-2 if name == "tiny" else 7e-4  # few and small weights must move enough for a wrong step to show
+    lora = Tuning("lora", rate, rank=16, alpha=32, targets=["gate_proj", "up_proj", "down_proj"])
     module = SafetyFineTuning(backbone, Components(Tuning(), Tuning("full", 1e-3), lora))
     parts = {
         "pictures": Part(f"llava:{_picture_file(folder)}", share=0.5),

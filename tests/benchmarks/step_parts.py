@@ -2,9 +2,9 @@
 
     python tests/benchmarks/step_parts.py --model quickstart --repeats 10
 
-One process, LoRA, the same few batches again and again; the ways take turns, and what is told is the median over the
-repeats of *this way's processor time over that of the step as it is, of the same repeat*: a busy machine slows both, and
-takes no processor time from either. With OMP_WAIT_POLICY=PASSIVE, so that waiting threads use none.
+One process, LoRA, the same few batches again and again; the ways take turns. What is told is the median over the
+repeats of *a way's processor time over that of the step as it is, of the same repeat*: a busy machine takes no
+processor time from either. Set OMP_WAIT_POLICY=PASSIVE, so that waiting threads use none.
 A change that does not pay stays here and not in ``vlsafe/``: docs/performance.md keeps the account.
 """
 

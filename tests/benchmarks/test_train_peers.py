@@ -39,6 +39,13 @@ def test_vlsafe_trains_with_the_losses_of_transformers_trainer(trainable, tmp_pa
     assert len({round(loss, 3) for loss in ours}) > 1  # it is no constant that agrees
 
 
+def test_a_step_that_differs_shows_in_the_losses(tmp_path: Path) -> None:
+    changed = build("tiny", "lora", STEPS, tmp_path)
+    changed.module.betas = (0.5, 0.999)
+    ours = vlsafe(build("tiny", "lora", STEPS, tmp_path)).losses
+    assert difference(vlsafe(changed).losses, ours) > TOLERANCE
+
+
 @pytest.mark.slow  # importing TRL takes seconds
 def test_vlsafe_trains_with_the_losses_of_trl(tmp_path: Path) -> None:
     pytest.importorskip("trl")
