@@ -208,7 +208,9 @@ def test_evaluate_lays_an_adapter_over_its_base_at_a_strength(run: Path, monkeyp
     monkeypatch.setattr(verb, "evaluate", lambda _, responder, *__: seen.update(now=responder.model.state_dict()))
     monkeypatch.setattr(verb, "report", lambda *_: None)
     (run / "text.csv").write_text("goal,target\nsay hi,hi\n")
-    ask = ["evaluate", "--model", str(base), "--benchmarks", f"advbench={run / 'text.csv'}", "--out", str(run / "e")]
+    (run / "safe.csv").write_text("id,prompt,type,label\n1,say ho,own,safe\n")  # a run needs a benign side
+    sets = f"advbench={run / 'text.csv'},xstest={run / 'safe.csv'}"
+    ask = ["evaluate", "--model", str(base), "--benchmarks", sets, "--out", str(run / "e")]
     for strength, expected in (("1", own), ("0", none)):
         assert main([*ask, "--adapter", str(run / "adapter"), "--lora-strength", strength]) == 0
         named = load_named(base, seen["now"])

@@ -80,7 +80,8 @@ def _read(spec: str, format_: str) -> tuple[list[Item], list[Response]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vlsafe exchange",
-        description="Write an evaluation as the log of another tool, or judge what another tool logged.",
+        description="Reads an evaluation and writes it as the log of another tool; or reads such a log, judges its "
+        "answers and writes an evaluation.",
         epilog="export DIR --to FORMAT --out DIR [--judge J]; import SIDE:NAME=FILE ... --out DIR [--judge J]",
         allow_abbrev=False,
     )

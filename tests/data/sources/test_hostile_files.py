@@ -18,7 +18,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -210,8 +210,11 @@ def test_a_damaged_parquet_file_opens_or_is_named(tmp_path: Path, examples: int)
     path = tmp_path / "file.parquet"
     pq.write_table(pa.Table.from_pylist([alpaca(id=f"r{n}") for n in range(5)]), path, compression="none")
 
+    whole = path.read_bytes()
+
     @settings(max_examples=examples, deadline=None)
-    @given(damaged(path.read_bytes()))
+    @given(damaged(whole))
+    @example(whole.replace(b"instruction", b"\x80nstruction"))
     def check(data: bytes) -> None:
         path.write_bytes(data)
         try:

@@ -87,7 +87,7 @@ class reading:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, FileNotFoundError):
             raise DataError(f"missing file {self.path}; fetch the data, or correct the path of the source") from error
-        if isinstance(error, OSError | EOFError | zlib.error | pa.ArrowException):
+        if isinstance(error, OSError | EOFError | UnicodeDecodeError | zlib.error | pa.ArrowException):
             raise DataError(f"cannot read {self.path}: {error}; fetch the file again, or correct the path") from error
 
 
