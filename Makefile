@@ -11,7 +11,7 @@ CONFIG := experiments/quickstart.yaml
 REPORT := runs/quickstart/report.html
 
 # Tests run several torch processes at once, where OpenMP threads that spin while they wait make each many times slower.
-# Alone on the machine, as the quickstart is, threads that sleep between its thousands of small steps cost a quarter more.
+# The quickstart is alone on the machine.
 test: export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help quickstart test lint types clean
