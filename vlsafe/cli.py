@@ -78,6 +78,14 @@ class RunConfig(SaveConfigCallback):
 class VlsafeCLI(LightningCLI):
     """LightningCLI with a run directory, an evaluation plan and a cache directory beside model, data and trainer."""
 
+    def __init__(self, *args: Any, verb: str | None, **kwargs: Any) -> None:
+        self._verb = verb
+        super().__init__(*args, **kwargs)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's needs no instance
+        """The verb that was asked for: the parsers of all four would take a second of every start."""
+        return {verb: skipped for verb, skipped in LightningCLI.subcommands().items() if verb == self._verb}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--run_dir", type=str, default="runs/vlsafe", help="where everything of this run is kept")
         parser.add_argument(
@@ -203,6 +211,7 @@ def built(argv: list[str], run: bool = False) -> VlsafeCLI:
     sys.path.insert(0, os.getcwd())  # class paths of the user's own modules
     quieten()
     register()
+    verb = argv[0] if run else None
     try:
         return VlsafeCLI(
             SafetyFineTuning,
@@ -212,12 +221,13 @@ def built(argv: list[str], run: bool = False) -> VlsafeCLI:
             auto_configure_optimizers=False,
             save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
-            parser_kwargs={
+            parser_kwargs=_PARSER if verb is None else {
                 **_PARSER,
-                **{verb: {**_PARSER, "description": text} for verb, text in _READS_WRITES.items()},
+                verb: {**_PARSER, "description": _READS_WRITES[verb]},
             },
             args=argv,
             run=run,
+            verb=verb,
         )
     except Exception as error:
         ours = told_by_us(error)

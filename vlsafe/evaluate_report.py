@@ -14,7 +14,8 @@ from vlsafe.evaluation.batching import read_batching
 from vlsafe.evaluation.compare import compare_folders
 from vlsafe.evaluation.folder import metric_row, read_folder
 from vlsafe.evaluation.probe_effects import probe_effects
-from vlsafe.evaluation.report import examples, terminal_table, write_report
+from vlsafe.evaluation.report import terminal_table, write_report
+from vlsafe.evaluation.report_examples import folder_examples
 from vlsafe.evaluation.scoring import directions, score
 from vlsafe.run_report import versions
 
@@ -40,13 +41,7 @@ def report(folder: Path, title: str, baseline: Path | None = None, skipped: Sequ
         "agreement": folder_agreements(folder),
         "probes": probe_effects(kept),
         "batching": read_batching(folder),
-        "examples": examples(
-            kept.items,
-            first.responses if first else [],
-            kept.responses,
-            first.verdicts if first else [],
-            kept.verdicts,
-        ),
+        "examples": folder_examples(first, kept),
         "environment": versions(),
         "notes": [f"Left out: {line}" for line in skipped],
     }

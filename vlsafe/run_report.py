@@ -12,7 +12,8 @@ from vlsafe.evaluation import report_text
 from vlsafe.evaluation.agreement import folder_agreements
 from vlsafe.evaluation.compare import compare
 from vlsafe.evaluation.folder import metric_row, read_folder
-from vlsafe.evaluation.report import curves_from_csv, examples
+from vlsafe.evaluation.report import curves_from_csv
+from vlsafe.evaluation.report_examples import folder_examples
 from vlsafe.evaluation.scoring import directions, score
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.studies.forgetting import forgetting, forgetting_values
@@ -46,13 +47,7 @@ def gathered(
         "phases": [{"name": name, "seconds": seconds} for name, seconds in phases.items()],
         "curves": curves_from_csv(directory / "metrics.csv"),
         "agreement": folder_agreements(after),
-        "examples": examples(
-            last.items,
-            first.responses if first else [],
-            last.responses,
-            first.verdicts if first else [],
-            last.verdicts,
-        ),
+        "examples": folder_examples(first, last),
         "environment": versions(),
         "notes": [] if paired else ["This run was resumed before its first evaluation was complete: no before side."],
     }

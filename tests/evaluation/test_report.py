@@ -14,7 +14,8 @@ from rich.console import Console
 
 from vlsafe.errors import DataError, VlsafeError
 from vlsafe.evaluation.records import Item, Response, Verdict
-from vlsafe.evaluation.report import completed, curves_from_csv, examples, terminal_table, write_report
+from vlsafe.evaluation.report import completed, curves_from_csv, terminal_table, write_report
+from vlsafe.evaluation.report_examples import examples
 from vlsafe.evaluation.report_text import change, count, cut, duration, headline, number, p_value, rate
 
 

@@ -38,9 +38,8 @@ from vlsafe.errors import DataError, VlsafeError
 from vlsafe.evaluation import report_html
 from vlsafe.evaluation import report_text as words
 from vlsafe.evaluation.records import write_text
-from vlsafe.evaluation.report_examples import examples
 
-__all__ = ["completed", "curves_from_csv", "examples", "terminal_table", "write_report"]
+__all__ = ["completed", "curves_from_csv", "terminal_table", "write_report"]
 
 _REQUIRED = ("title", "created", "judge", "metrics", "directions", "environment")
 _OPTIONAL: dict[str, Any] = {

@@ -9,6 +9,7 @@ from typing import Any
 from vlsafe.errors import DataError
 from vlsafe.evaluation import markup
 from vlsafe.evaluation import report_text as words
+from vlsafe.evaluation.folder import Folder
 from vlsafe.evaluation.markup import safe
 from vlsafe.evaluation.records import Item, Response, Verdict
 
@@ -27,6 +28,12 @@ _LABEL_WORDS = {
     "error": "judge failed",
     "": "not judged",
 }
+
+
+def folder_examples(first: Folder | None, last: Folder) -> list[dict[str, Any]]:
+    """:func:`examples` of one evaluation, or of two of the same items."""
+    before, verdicts_before = (first.responses, first.verdicts) if first else ([], [])
+    return examples(last.items, before, last.responses, verdicts_before, last.verdicts)
 
 
 def examples(
