@@ -22,10 +22,11 @@ from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.published import published as published_cells
 from vlsafe.evaluation.report import terminal_table, write_report
 from vlsafe.evaluation.scoring import check_sides
+from vlsafe.evaluation.sharing import ALONE, Processes
 from vlsafe.evaluation.stages import evaluate
 from vlsafe.model_card import model_card, rewrite_cards
 from vlsafe.models.consolidation import consolidated
-from vlsafe.models.export import export_adapter, export_model
+from vlsafe.models.export import export_adapter, export_model, merge
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.responder import ModelResponder
 from vlsafe.run_metrics import put_metrics_back
@@ -65,11 +66,12 @@ class EvaluationPlan:
         if self.benchmarks:
             check_sides([item for benchmark in self.benchmarks for item in benchmark.items()])
 
-    def run(self, module: SafetyFineTuning, out: Path) -> None:
-        """All four stages into ``out``; what is there already is not asked again."""
+    def run(self, module: SafetyFineTuning, out: Path, processes: Processes) -> None:
+        """All four stages into ``out``; what is there already is not asked again. ``module`` holds the whole model, the
+        same in each of ``processes``."""
         assert module.model is not None
         responder = ModelResponder(module.model, module.backbone, self.batch_size)
-        evaluate(self.benchmarks, responder, self.judge, self.decoding, out)
+        evaluate(self.benchmarks, responder, self.judge, self.decoding, out, processes)
 
 
 class RunRecorder(Checkpoint):
@@ -84,12 +86,14 @@ class RunRecorder(Checkpoint):
         self._stop = StopSignals()
         self._stopped = False
         self._train_began = 0.0
+        self._first = True
 
     # --- phases ---------------------------------------------------------------------------------------------------
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        Console(stderr=True).rule(name, align="left")
+        if self._first:
+            Console(stderr=True).rule(name, align="left")
         began = time.perf_counter()
         yield
         self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
@@ -97,7 +101,8 @@ class RunRecorder(Checkpoint):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage in ("fit", "test"):
             self.plan.check()
-        if trainer.is_global_zero:
+        self._first = trainer.is_global_zero
+        if self._first:
             self.directory.mkdir(parents=True, exist_ok=True)
             environment = json.dumps(describe(), indent=2)
             (self.directory / "environment.json").write_text(environment + "\n", encoding="utf-8")
@@ -106,9 +111,15 @@ class RunRecorder(Checkpoint):
         before = self.directory / "evaluation" / "before"
         if trainer.ckpt_path is None and self.plan.benchmarks:
             whole = consolidated(pl_module)
-            if trainer.is_global_zero:
-                with self.phase("evaluate before"), whole.before_tuning():
-                    self.plan.run(whole, before)
+            with self.phase("evaluate before"), whole.before_tuning():
+                self._evaluate(trainer, whole, before)
+
+    def _evaluate(self, trainer: L.Trainer, whole: SafetyFineTuning, out: Path) -> None:
+        """By all processes, each its share of the items; where the model is spread over them, by the first, which alone
+        holds it whole."""
+        processes = ALONE if trainer.lightning_module.sharded else Processes(trainer.global_rank, trainer.world_size)
+        if self._first or processes.number > 1:
+            self.plan.run(whole, out, processes)
         trainer.strategy.barrier()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -128,11 +139,18 @@ class RunRecorder(Checkpoint):
             return
         trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt", weights_only=False)
         whole = consolidated(pl_module)
-        if trainer.is_global_zero:
-            self._finish(trainer, pl_module, whole)
+        if self._first:
+            self._export(trainer, pl_module, whole)
+        elif pl_module.sharded is None:
+            merge(whole)  # what the first process has exported, to answer with
+        if self.plan.benchmarks:
+            with self.phase("evaluate after"):
+                self._evaluate(trainer, whole, self.directory / "evaluation" / "after")
+            if self._first:
+                self._report(trainer, trainer.datamodule, whole)
 
-    def _finish(self, trainer: L.Trainer, pl_module: SafetyFineTuning, whole: SafetyFineTuning) -> None:
-        """Export, evaluate and report what was trained, on the first process."""
+    def _export(self, trainer: L.Trainer, pl_module: SafetyFineTuning, whole: SafetyFineTuning) -> None:
+        """What was trained, as folders that transformers and PEFT load."""
         if trainer.progress_bar_callback is not None:  # its live display would hide the next one
             trainer.progress_bar_callback.teardown(trainer, pl_module, "fit")
         for logger in trainer.loggers:
@@ -143,10 +161,6 @@ class RunRecorder(Checkpoint):
             adapter_card = model_card(self.directory, whole, data, adapter=True)
             export_adapter(whole, self.directory / "adapter", adapter_card)
             export_model(whole, self.directory / "model", model_card(self.directory, whole, data))
-        if self.plan.benchmarks:
-            with self.phase("evaluate after"):
-                self.plan.run(whole, self.directory / "evaluation" / "after")
-            self._report(trainer, trainer.datamodule, whole)
 
     def _report(self, trainer: L.Trainer, data: ConversationData, module: SafetyFineTuning) -> None:
         report = gathered(self.directory, data, module, self.phases)
@@ -164,9 +178,8 @@ class RunRecorder(Checkpoint):
         if not self.plan.benchmarks:
             return
         whole = consolidated(pl_module)
-        if trainer.is_global_zero:
-            with self.phase("evaluate"):
-                self.plan.run(whole, self.directory / "evaluation" / "test")
+        with self.phase("evaluate"):
+            self._evaluate(trainer, whole, self.directory / "evaluation" / "test")
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         (self.directory / "predictions.jsonl").unlink(missing_ok=True)

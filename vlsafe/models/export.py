@@ -66,17 +66,24 @@ def export_model(
         raise VlsafeError("nothing to export: the model has not been loaded")
     if strength != 1 and not isinstance(module.model, PeftModel):
         raise ConfigError(f"LoRA strength {strength} needs adapters, and this run has none; leave it at 1")
-    if isinstance(module.model, PeftModel):
-        module.model = merged(_unpacked(module), strength)
-    model: PreTrainedModel = module.model
-    model.config.use_cache = True
-    model.generation_config.eos_token_id = end_tokens(model, module.backbone.processor)
+    model = merge(module, strength)
     with written_whole(directory) as target:
         model.save_pretrained(target, max_shard_size=max_shard_size)
         module.backbone.processor.save_pretrained(target)
         _write_facts(module, target, kind="model", lora_strength=strength)
         (target / "README.md").write_text(card, encoding="utf-8")
     return directory
+
+
+def merge(module: SafetyFineTuning, strength: float = 1.0) -> PreTrainedModel:
+    """The module's model as it is exported, adapters merged into the weights, in place."""
+    assert module.model is not None
+    if isinstance(module.model, PeftModel):
+        module.model = merged(_unpacked(module), strength)
+    model: PreTrainedModel = module.model
+    model.config.use_cache = True
+    model.generation_config.eos_token_id = end_tokens(model, module.backbone.processor)
+    return model
 
 
 def _unpacked(module: SafetyFineTuning) -> PeftModel:
