@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fitting import FROZEN, FULL, data, files, module, trainer
+from fitting import FROZEN, FULL, LORA, data, files, module, trainer
 from tiny import ask, composed, draw, language_model, seeded_model, talk
 
 from vlsafe.answering import Answer, Decoding
@@ -171,6 +171,21 @@ def test_the_fingerprint_follows_every_weight_and_nothing_else(tokenizer: Path) 
             parameter.view(-1)[-1] = kept
     assert weights_fingerprint(model) == first
     assert weights_fingerprint(model.bfloat16()) != first
+
+
+def test_a_model_whose_adapters_are_off_is_known_as_the_one_before_them(tokenizer: Path) -> None:
+    """So a run that starts from an exported model finds what that model has answered already."""
+    tuned = module(tokenizer, Components(FROZEN, FULL, LORA))
+    tuned.configure_model()
+    assert tuned.model is not None
+    with torch.no_grad():
+        for parameter in tuned.model.parameters():
+            if parameter.requires_grad:
+                parameter += 1
+    before = weights_fingerprint(tuned.backbone.load_model())
+    with tuned.before_tuning():
+        assert weights_fingerprint(tuned.model) == before
+    assert weights_fingerprint(tuned.model) != before
 
 
 def test_identity_names_what_determines_an_answer(tokenizer: Path) -> None:

@@ -149,6 +149,8 @@ def test_a_killed_pipeline_goes_on_and_runs_no_finished_stage_again(
     assert all(0 <= row["asr"] <= 100 for row in rows)
     page = (out / "study.html").read_text()
     assert "4 runs of" in page and "third-01" in page
+    answered = [out / stage / "run" / "evaluation" for stage in ("second", "third-01")]
+    assert (answered[0] / "after/responses.jsonl").read_bytes() == (answered[1] / "before/responses.jsonl").read_bytes()
     started = yaml.safe_load((out / "second" / "run" / "config.yaml").read_text())["model"]["init_args"]["backbone"]
     assert started["init_args"]["checkpoint"] == str(out / "first" / "run" / "model")
 

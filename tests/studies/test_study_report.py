@@ -14,6 +14,7 @@ from tests.studies.folders import REFUSAL, evaluation
 from vlsafe.__main__ import main
 from vlsafe.errors import DataError
 from vlsafe.studies.runs import groups, read_runs, settings
+from vlsafe.studies.shares import over_share
 from vlsafe.studies.tradeoff import front, rank_correlation, recommended, spread
 
 DIRECTIONS = {
@@ -61,6 +62,58 @@ def test_the_front_and_the_recommendation(study: Path) -> None:
     assert {each.path.name for each in front(runs)} == {"none-2", "some-0"}
     best = recommended(groups(runs))
     assert best is not None and {each.path.name for each in best} == {"some-0", "some-1", "some-2"}
+
+
+def laid(run: Path, seed: int, **config: Any) -> None:
+    """Give a run another config."""
+    (run / "config.yaml").write_text(yaml.safe_dump({"seed_everything": seed, **config}))
+
+
+def parts(safety: float, proportions: tuple[float, float], **more: Any) -> dict[str, Any]:
+    """A mixture of which ``safety`` is safety data; the rest in these proportions."""
+    rest = dict(zip(("words", "pictures"), proportions, strict=True))
+    shares = {"safety": safety} | {name: (1 - safety) * each for name, each in rest.items() if safety < 1}
+    return {"data": {"init_args": more | {"parts": {name: {"share": each} for name, each in shares.items()}}}}
+
+
+def test_a_curve_over_the_share_is_of_runs_that_differ_in_nothing_else(tmp_path: Path) -> None:
+    rates = (50.0, 5.0, 50.0)
+    for share in (0.0, 0.1, 1.0):
+        for seed in (0, 1):
+            laid(run(tmp_path / f"grid-{share}-{seed}", share, seed, rates), seed, **parts(share, (0.4, 0.6)))
+    laid(run(tmp_path / "again", 0.1, 1, rates), 1, **parts(0.1, (0.4, 0.6)))
+    laid(run(tmp_path / "otherwise", 0.1, 0, rates), 0, **parts(0.1, (0.5, 0.5)))
+    laid(run(tmp_path / "longer", 0.1, 0, rates), 0, **parts(0.1, (0.4, 0.6), samples=9))
+    laid(run(tmp_path / "none", 0.0, 0, rates), 0, **parts(0.0, (0.4, 0.6), samples=9))
+    curve = over_share(read_runs([tmp_path]), "data.init_args.parts.safety.share")
+    assert {share: len(runs) for share, runs in curve.items()} == {0.0: 2, 0.1: 2, 1.0: 2}
+    assert {each.path.name.split("-")[0] for runs in curve.values() for each in runs} <= {"grid", "again"}
+
+
+def test_what_follows_from_another_key_is_no_setting(tmp_path: Path) -> None:
+    """A part that some runs lack shows by its share, and a model's arguments by its class."""
+    rates = (50.0, 5.0, 50.0)
+    source = {"share": 0.5, "source": {"kind": "vlguard", "path": "x"}}
+    backbone = {"class_path": "vlsafe.ComposedVLLM", "init_args": {"vision_encoder": "clip"}}
+    laid(run(tmp_path / "one", 0, 0, rates), 0, data={"parts": {"safety": source}}, model=backbone)
+    other = {"class_path": "vlsafe.PretrainedVLLM", "init_args": {"checkpoint": str(tmp_path / "one" / "model")}}
+    laid(run(tmp_path / "two", 0, 0, rates), 0, data={"parts": {}}, model=other)
+    assert settings(read_runs([tmp_path])) == ["data.parts.safety.share", "model.class_path"]
+
+
+def test_a_run_that_starts_from_another_is_told_by_its_name_in_the_order_of_time(tmp_path: Path) -> None:
+    rates = (50.0, 5.0, 50.0)
+    for name, start in (("b", "outside/model"), ("a", str(tmp_path / "b" / "model"))):
+        backbone = {"init_args": {"checkpoint": start}}
+        folder = run(tmp_path / name, 0, 0, rates)
+        laid(folder, 0, model={"init_args": {"backbone": backbone}})
+        report = json.loads((folder / "report.json").read_text())
+        report["created"] = f"2026-01-0{'ba'.index(name) + 1}T00:00:00+00:00"
+        (folder / "report.json").write_text(json.dumps(report))
+    assert main(["study", "report", str(tmp_path), "--out", str(tmp_path / "study.html")]) == 0
+    rows = re.findall(r"<tr .*?</tr>", (tmp_path / "study.html").read_text().split("<h2>Runs</h2>")[1])
+    assert ">b</a>" in rows[-2] and "outside/model" in rows[-2]
+    assert ">a</a>" in rows[-1] and ">b</div></td>" in rows[-1]
 
 
 def test_the_page_holds_all_and_loads_nothing(study: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from vlsafe.data.encoding import IGNORE, Encoded, Encoding
 from vlsafe.models.backbones.base import Backbone
 from vlsafe.models.fingerprint import fingerprint
 from vlsafe.models.modes import evaluating
+from vlsafe.models.strength import base_tensors
 
 
 class ModelResponder:
@@ -149,5 +150,8 @@ def end_tokens(model: PreTrainedModel | PeftModel, processor: ProcessorMixin) ->
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """:func:`vlsafe.models.fingerprint.fingerprint` of everything that the model holds."""
+    """:func:`vlsafe.models.fingerprint.fingerprint` of everything that the model answers with: while its adapters are
+    switched off, of the weights below them, so that it is known for the model that it was before."""
+    if isinstance(model, PeftModel) and model.get_model_status().enabled is False:
+        return fingerprint(base_tensors(model))
     return fingerprint(model.state_dict())

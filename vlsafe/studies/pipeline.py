@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -15,12 +16,11 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import yaml
-from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 from vlsafe.errors import ConfigError, VlsafeError
 from vlsafe.evaluation.records import write_text
+from vlsafe.studies.board import Board
 from vlsafe.studies.runs import Run, read_run
 from vlsafe.studies.stage_file import Stage
 from vlsafe.studies.trials import Running, last_words, launch, locked
@@ -50,6 +50,8 @@ class Pipeline:
         self.overlays = tuple(overlays)
         self.interval = interval
         self.states = {stage.name: "waits" for stage in stages}
+        self._steps: dict[str, int] = {}
+        self._board = Board(self.table, lambda: self.states)
         self._prints: dict[Path, str] = {}
         self._runs: dict[str, Run] = {}
 
@@ -57,18 +59,18 @@ class Pipeline:
         """Raises ConfigError where a stage's config is wrong, before any is run; VlsafeError naming the stages that
         failed and those that could not begin, after all others have run."""
         problems: list[str] = []
-        with Live(self.table(), console=Console(stderr=True), auto_refresh=False) as live:
+        with self._board:
             self._check()
             for stage in self.stages:
                 if stage.after is not None and self.states[stage.after] != "finished":
                     self.states[stage.name] = "cannot begin"
                     problems.append(f"stage {stage.name} cannot begin: it starts from {stage.after}")
                 else:
-                    self._bring(stage, live)
+                    self._bring(stage)
                 if self.states[stage.name] == "failed":
                     folder = self.folder(stage.name)
                     problems.append(f"stage {stage.name} failed, see {folder}/output.log: {last_words(folder)}")
-                self._show(live)
+                self._board.show()
         if problems:
             raise VlsafeError(problems)
 
@@ -77,22 +79,23 @@ class Pipeline:
 
     # --- one stage ----------------------------------------------------------------------------------------------------
 
-    def _bring(self, stage: Stage, live: Live) -> None:
+    def _bring(self, stage: Stage) -> None:
         folder, key = self.folder(stage.name), self._key(stage)
-        lock = self._awaited(folder, stage, live)
+        lock = self._awaited(folder, stage)
         kept = record(folder)
         if kept.get("key", key) != key:
             folder.rename(folder.with_name(f"{stage.name}.{kept['key'][:8]}"))
             lock.close()
-            lock = self._awaited(folder, stage, live)
+            lock = self._awaited(folder, stage)
         if finished(folder, key):
             lock.close()
         else:
             self._write(stage, key, finished=False, seconds=None)
+            self._hand_on(stage, folder / "run" / "evaluation" / "before")
             command = self.command(stage, folder)
             began = time.monotonic()
             running = launch([*command, f"--run_dir={folder / 'run'}", "--resume=auto"], 0, folder, lock)
-            status = self._watched(running, stage, live)
+            status = self._watched(running, stage)
             lock.close()
             if status:
                 self.states[stage.name] = "failed"
@@ -101,6 +104,16 @@ class Pipeline:
         self.states[stage.name] = "finished"
         if (folder / "run" / "report.json").is_file():
             self._runs[stage.name] = replace(read_run(folder / "run" / "report.json"), label=stage.name)
+
+    def _hand_on(self, stage: Stage, before: Path) -> None:
+        """What the model that the stage starts from has answered at its own end is not asked again: every record is
+        known by weights, prompt and decoding, and one that does not fit is passed over."""
+        if stage.after is None or before.exists():
+            return
+        after = self.folder(stage.after) / "run" / "evaluation" / "after"
+        before.mkdir(parents=True)
+        for path in (*after.glob("responses.jsonl"), *after.glob("verdicts.*.jsonl")):
+            shutil.copyfile(path, before / path.name)
 
     def _write(self, stage: Stage, key: str, finished: bool, seconds: float | None) -> None:
         """``seconds`` are those of the last process: what a killed one took is not known."""
@@ -114,20 +127,22 @@ class Pipeline:
         }
         write_text(self.folder(stage.name) / "stage.json", json.dumps(told, indent=1) + "\n")
 
-    def _awaited(self, folder: Path, stage: Stage, live: Live) -> IO[str]:
+    def _awaited(self, folder: Path, stage: Stage) -> IO[str]:
         """The stage's lock; a process of it that has outlived its pipeline is waited for."""
         while (lock := locked(folder)) is None:
-            self.states[stage.name] = "runs already"
-            self._show(live)
+            self.states[stage.name] = "runs already, in a process that is left of an earlier study run"
+            self._board.show()
             time.sleep(self.interval)
         return lock
 
-    def _watched(self, running: Running, stage: Stage, live: Live) -> int:
+    def _watched(self, running: Running, stage: Stage) -> int:
+        self.states[stage.name] = "runs"
         try:
             while (status := running.process.poll()) is None:
                 step = last_step(running.folder / "run" / "metrics.csv")
-                self.states[stage.name] = "runs" if step is None else f"runs, step {step}"
-                self._show(live)
+                if step is not None:
+                    self._steps[stage.name] = step
+                self._board.show()
                 time.sleep(self.interval)
             return status
         except BaseException:
@@ -155,9 +170,12 @@ class Pipeline:
         left = {s.path: s for s in reversed(self.stages) if not self._looks_finished(s)}
         problems = []
         for stage in [*reversed(left.values())][1:]:
+            self.states[stage.name] = "its config is checked"
+            self._board.show()
             with TemporaryDirectory() as folder:
                 command = [*self.command(stage, Path(folder)), "--print_config"]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
+            self.states[stage.name] = "waits"
             if done.returncode:
                 problems.append(f"{stage.path}: {done.stderr.strip().removeprefix('error: ')}")
         if problems:
@@ -198,20 +216,26 @@ class Pipeline:
             rows.append(row)
         return rows
 
-    def table(self) -> Table:
-        table = Table(caption="rates in percent, after each stage")
+    def table(self, most: int | None = None) -> Table:
+        """The stages; with ``most``, only the last so many of those that do not wait."""
+        rows = self.rows()
+        shown = rows if most is None else [row for row in rows if row["state"] != "waits"][-most:]
+        table = Table(caption=f"{_done(rows)} of {len(rows)} stages finished; rates in percent, after each stage")
         measured = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility", "objective": "objective"}
         for column in ("stage", "after", "with", "state", *measured.values(), "seconds"):
             table.add_column(column)
-        for row in self.rows():
+        for row in shown:
             given = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in row["flags"].items())
             numbers = ["" if row.get(name) is None else f"{row[name]:.1f}" for name in measured]
             seconds = f"{row['seconds']:.0f}" if "seconds" in row else ""
-            table.add_row(row["stage"], row["after"] or "", given, row["state"], *numbers, seconds)
+            step = self._steps.get(row["stage"])
+            state = f"runs, step {step}" if row["state"] == "runs" and step is not None else row["state"]
+            table.add_row(row["stage"], row["after"] or "", given, state, *numbers, seconds)
         return table
 
-    def _show(self, live: Live) -> None:
-        live.update(self.table(), refresh=True)
+
+def _done(rows: Sequence[dict[str, Any]]) -> int:
+    return sum(row["state"] == "finished" for row in rows)
 
 
 def record(folder: Path) -> dict[str, Any]:

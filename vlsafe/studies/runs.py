@@ -22,6 +22,9 @@ _PLACES = (
     "evaluation.published",
 )  # fmt: skip
 
+_AMOUNTS = (".share", ".repeat", ".limit", ".class_path")
+"""How keys end that tell by being there what there is."""
+
 CURVES = ("margin/", "kl/", "probe/", "objective")
 """How the names of what probes log begin."""
 
@@ -47,6 +50,11 @@ class Run:
     def objective(self) -> float | None:
         value = self.report.get("objective", {}).get("value")
         return None if value is None else float(value)
+
+    @property
+    def created(self) -> str:
+        """When its report was written, in a form that sorts."""
+        return str(self.report.get("created", ""))
 
     @property
     def seed(self) -> Any:
@@ -96,15 +104,23 @@ def labelled(runs: Sequence[Run]) -> list[Run]:
 
 
 def settings(runs: Sequence[Run]) -> list[str]:
-    """The keys in which the runs differ, seeds and places left out."""
+    """The keys in which the runs differ, seeds and places left out.
+
+    A key that some runs lack and that is one and the same in all others is left out too, since it follows from another
+    one: from the class whose argument it is, or from the share of the part of the data that it describes.
+    """
     keys = dict.fromkeys(key for run in runs for key in run.config)
     return [
         key
         for key in keys
-        if key not in SEEDS
-        and not key.startswith(_PLACES)
-        and len({json.dumps(run.config.get(key), default=str) for run in runs}) > 1
+        if key not in SEEDS and not key.startswith(_PLACES) and _varies(key, [r.config for r in runs])
     ]
+
+
+def _varies(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
+    present = {json.dumps(config[key], default=str) for config in configs if key in config}
+    lacking = any(key not in config for config in configs)
+    return len(present) > 1 or (lacking and key.endswith(_AMOUNTS))
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:

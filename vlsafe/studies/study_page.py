@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
@@ -13,11 +13,17 @@ from vlsafe.evaluation.markup import safe
 from vlsafe.evaluation.report_text import number
 from vlsafe.studies import study_plots as plots
 from vlsafe.studies.runs import Run, groups, settings
+from vlsafe.studies.shares import over_share
 from vlsafe.studies.study_paper import beside_paper
 from vlsafe.studies.tradeoff import RULE, Spread, checkpoints, front, rank_correlation, recommended, spread
 
+_FEW = 3
+"""Settings that fit into the sentence that recommends them; where runs differ in more, they are named instead."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_MORE = ".wide { overflow-x: auto; } .plot.parallel { min-width: 640px; max-width: 860px; }\n"
+_MORE = ".wide { overflow-x: auto; } .wide td, .wide th { overflow-wrap: normal; }\n"
+_AXIS = 95
+"""Pixels that an axis of the plot of all settings needs, so that its name can be read."""
+_START = "model.init_args.backbone.init_args.checkpoint"
 
 
 def page(runs: Sequence[Run], out: Path, share: str) -> str:
@@ -42,7 +48,9 @@ def _header(runs: Sequence[Run], keys: Sequence[str]) -> str:
     if best is None:
         said = "No setting can be recommended: no run has an objective in its report."
     else:
-        chosen = ", ".join(f"{_short(key)} = {best[0].config.get(key)}" for key in keys) or best[0].label
+        chosen = _and([run.label for run in best])
+        if 0 < len(keys) <= _FEW:
+            chosen = ", ".join(f"{_short(key)} = {best[0].config.get(key)}" for key in keys)
         cost = f"attack success {number(fmean(r.asr for r in best))} %, over-refusal "
         cost += f"{number(fmean(r.over_refusal for r in best))} %"
         if all(run.utility is not None for run in best):
@@ -73,12 +81,8 @@ def _planes(runs: Sequence[Run]) -> str:
 
 
 def _shares(runs: Sequence[Run], key: str) -> str:
-    by_share: dict[float, list[Run]] = {}
-    for run in runs:
-        value = run.config.get(key)
-        if isinstance(value, int | float):
-            by_share.setdefault(float(value), []).append(run)
-    if len(by_share) < 2:
+    by_share = over_share(runs, key)
+    if not by_share:
         return ""
 
     def over_seeds(rates: dict[float, list[float]]) -> list[tuple[float, Spread]]:
@@ -119,21 +123,28 @@ def _curves(runs: Sequence[Run]) -> str:
 def _parallel(runs: Sequence[Run], keys: Sequence[str]) -> str:
     best = {run.path for run in front(runs)}
     results = ["attack success", "over-refusal", *(["utility"] if all(r.utility is not None for r in runs) else [])]
+    names = _models(runs)
     rows = []
     for run in runs:
-        values = [_shown(run.config.get(key)) for key in keys]
+        values = [_shown(run.config.get(key), names) for key in keys]
         measured = [run.asr, run.over_refusal, run.utility][: len(results)]
         rows.append((run.label, [*values, *(value or 0.0 for value in measured)], run.path in best))
-    plot = plots.parallel([*map(_short, keys), *results], rows)
+    axes = [*map(_short, keys), *results]
+    plot = plots.parallel(axes, rows)
     told = markup.legend("A line is a run, from its settings to its results; thick: on the Pareto front.")
-    return markup.section("All settings at once", f'{told}<div class="wide">{plot}</div>')
+    room = f'<div style="min-width: {_AXIS * len(axes)}px">{plot}</div>'
+    return markup.section("All settings at once", f'{told}<div class="wide">{room}</div>')
 
 
 def _table(runs: Sequence[Run], keys: Sequence[str], out: Path) -> str:
     columns = ("Run", *map(_short, keys), "Seed", "ASR, %", "Over-refusal, %", "Utility, %", "Objective")
-    best = {run.path for run in front(runs)}
+    best, names = {run.path for run in front(runs)}, _models(runs)
+    if any(_shown(run.config.get(_START), names) in names.values() for run in runs):
+        told, ordered = "Every run, in the order in which they ended", sorted(runs, key=lambda run: run.created)
+    else:
+        told, ordered = "Every run, the best objective first", _best_first(runs)
     rows = []
-    for run in sorted(runs, key=lambda run: -(run.objective if run.objective is not None else -1)):
+    for run in ordered:
         page = run.path / "report.html"
         link = safe(Path(os.path.relpath(page, out.resolve().parent)).as_posix())
         link = safe(run.link) or link
@@ -142,15 +153,31 @@ def _table(runs: Sequence[Run], keys: Sequence[str], out: Path) -> str:
         numbers = [
             "—" if value is None else number(value) for value in (run.asr, run.over_refusal, run.utility, run.objective)
         ]
-        cells = [safe(str(run.config.get(key, ""))) for key in keys]
+        cells = [safe(str(_shown(run.config.get(key, ""), names))) for key in keys]
         rows.append(markup.row(columns, [name + chip, *cells, safe(str(run.seed)), *numbers]))
-    table = markup.table("Every run, the best objective first", columns, [markup.body(rows)])
+    table = markup.table(told, columns, [markup.body(rows)])
     return markup.section("Runs", f'<div class="wide">{table}</div>')
+
+
+def _best_first(runs: Sequence[Run]) -> list[Run]:
+    return sorted(runs, key=lambda run: -1.0 if run.objective is None else run.objective, reverse=True)
+
+
+def _models(runs: Sequence[Run]) -> dict[str, str]:
+    """Where a run's exported model lies -> what the run is called."""
+    return {str((run.path / "model").resolve()): run.label for run in runs}
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _short(key: str) -> str:
     return ".".join(key.replace("init_args.", "").split(".")[-2:])
 
 
-def _shown(value: object) -> float | str:
+def _shown(value: object, names: Mapping[str, str]) -> float | str:
+    """A setting as it is told; a model that another run has made by that run's name."""
+    if isinstance(value, str) and value.endswith("/model"):
+        return names.get(str(Path(value).resolve()), value)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

@@ -7,12 +7,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
 from vlsafe.errors import VlsafeError
 from vlsafe.evaluation.records import write_text
+from vlsafe.studies.board import Board
 from vlsafe.studies.search import open_search, values_of
 from vlsafe.studies.sweep_file import SweepFile
 from vlsafe.studies.trials import Running, folder_of, last_words, locked, measured, on_the_way, start
@@ -44,11 +43,12 @@ class Sweep:
     def run(self) -> None:
         """Raises VlsafeError naming the trials that failed, after all others have run."""
         try:
-            with Live(self.table(), console=Console(stderr=True), auto_refresh=False) as live:
+            with Board(self.table, self.states) as board:
                 while self._fill() or self.running:
+                    board.show()
                     time.sleep(self.interval)
                     self._look()
-                    live.update(self.table(), refresh=True)
+                board.show()
         finally:
             for each in self.running:
                 each.stop()
@@ -155,12 +155,19 @@ class Sweep:
                 rows.append(row | measure | {"seconds": seconds, "run": path})
         return rows
 
-    def table(self) -> Table:
-        table = Table(title=f"{self.sweep.path.stem}, {self.sweep.goal} {self.sweep.metric}")
+    def states(self) -> dict[str, str]:
+        return {f"trial {row['trial']}, {_told(row['values'])}": row["state"] for row in self.rows()}
+
+    def table(self, most: int | None = None) -> Table:
+        """The trials; with ``most``, only the last so many."""
+        rows = self.rows()
+        done = sum(row["state"] != "running" for row in rows)
+        caption = f"{done} of {self.count} trials ended; {self.sweep.metric}: {self.sweep.goal}"
+        table = Table(title=self.sweep.path.stem, caption=caption)
         short = [name.rpartition(".")[2] if "." in name else name for name in self.sweep.parameters]
         for column in ("trial", "state", *short, self.sweep.metric, "seconds"):
             table.add_column(column)
-        for row in self.rows():
+        for row in rows[-most:] if most else rows:
             value, seconds = row[self.sweep.metric], row["seconds"]
             cells = [str(row["values"].get(name, "")) for name in self.sweep.parameters]
             shown = ["" if value is None else f"{value:.2f}", "" if seconds is None else f"{seconds:.0f}"]
@@ -169,3 +176,7 @@ class Sweep:
 
     def _write(self) -> None:
         write_text(self.directory / "trials.json", json.dumps(self.rows(), indent=1) + "\n")
+
+
+def _told(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in values.items())
