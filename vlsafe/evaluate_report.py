@@ -16,7 +16,7 @@ from vlsafe.evaluation.folder import metric_row, read_folder
 from vlsafe.evaluation.probe_effects import probe_effects
 from vlsafe.evaluation.report import terminal_table, write_report
 from vlsafe.evaluation.report_examples import folder_examples
-from vlsafe.evaluation.scoring import directions, score
+from vlsafe.evaluation.scoring import directions
 from vlsafe.run_report import versions
 
 
@@ -28,8 +28,7 @@ def report(folder: Path, title: str, baseline: Path | None = None, skipped: Sequ
     """
     kept = read_folder(folder)
     first = read_folder(baseline, kept.judge) if baseline else None
-    scored = score(kept.items, kept.responses, kept.verdicts, kept.benchmarks, kept.preferences)
-    metrics: dict[str, dict[str, Any]] = {name: {"after": metric_row(metric)} for name, metric in scored.items()}
+    metrics: dict[str, dict[str, Any]] = {name: {"after": metric_row(each)} for name, each in kept.metrics().items()}
     if first:
         metrics |= compare_folders(first, kept)
     content = {

@@ -16,9 +16,10 @@ from vlsafe.evaluation.benchmarks.answers import letter, yes_or_no
 from vlsafe.evaluation.benchmarks.choices import MMBench, ScienceQA, all_right
 from vlsafe.evaluation.benchmarks.mme import mme_answer
 from vlsafe.evaluation.benchmarks.mssbench import MSSBench
-from vlsafe.evaluation.benchmarks.open_ended import graded
 from vlsafe.evaluation.benchmarks.vqa_score import normalised
+from vlsafe.evaluation.grades import score_tallies
 from vlsafe.evaluation.records import Item, Label
+from vlsafe.evaluation.tallies import estimate
 
 
 @pytest.mark.parametrize(
@@ -130,14 +131,15 @@ def test_mm_vet_is_the_mean_of_its_runs_and_an_unread_grade_is_no_zero() -> None
         Item("a", "mm_vet", "", "utility", "q", group="ocr"),
         Item("b", "mm_vet", "", "utility", "q", group="know,ocr"),
     ]
-    scores = graded(items, {"a": [1.0, 0.5], "b": [0.25, None]})
-    assert {name: metric.value for name, metric in scores.items()} == {"total": 50, "know": 25, "ocr": 50}
-    unread = graded(items, {"a": [1.0], "b": [None]})
-    assert (unread["total"].value, unread["total"].n, unread["total"].n_error) == (100, 1, 1)
-    with pytest.raises(DataError, match=r"'b' has no grade"):
-        graded(items, {"a": [1.0]})
+    scores = score_tallies(items, {"a": [1.0, 0.5], "b": [0.25, None]})
+    values = {name: estimate(tally).value for name, tally in scores.items()}
+    assert values == {"mm_vet/score[total]": 50, "mm_vet/score[know]": 25, "mm_vet/score[ocr]": 50}
+    for runs in ({"a": [1.0], "b": [None]}, {"a": [1.0]}):  # could not be read; was not graded
+        total = estimate(score_tallies(items, runs)["mm_vet/score[total]"])
+        assert (total.value, total.n, total.n_error) == (100, 1, 1)
+    assert score_tallies(items, {}) == {}
     with pytest.raises(DataError, match=r"5 is not from 0 to 1"):
-        graded(items, {"a": [5], "b": [1]})
+        score_tallies(items, {"a": [5], "b": [1]})
 
 
 def test_no_number_joins_mm_safetybench_s_groups(tmp_path: Path) -> None:

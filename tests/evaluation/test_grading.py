@@ -17,8 +17,12 @@ from PIL import Image
 from tests.evaluation.fakes import FakeResponder
 from tests.evaluation.test_api_judges import Server, serving
 from vlsafe.answering import Decoding
-from vlsafe.errors import DataError, VlsafeError
+from vlsafe.errors import ConfigError, DataError, VlsafeError
+from vlsafe.evaluate_report import report
 from vlsafe.evaluation.benchmarks.open_ended import MMVet
+from vlsafe.evaluation.commands import score_main
+from vlsafe.evaluation.compare import compare
+from vlsafe.evaluation.folder import read_folder
 from vlsafe.evaluation.grade_command import main
 from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.stages import evaluate
@@ -73,6 +77,30 @@ def test_scores_by_capability_from_several_runs(folder: Path, server: Server) ->
     assert len(server.asked) == 4  # two answers, two runs; nobody is asked about an empty one
     assert main(arguments(folder, server, "--runs", "2")) == 0
     assert len(server.asked) == 4  # paid for once
+
+
+def test_scores_join_the_folder_s_metrics_and_its_report_until_the_answers_change(
+    folder: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(folder, "a model")
+    assert main(arguments(folder, server)) == 0
+    for file in ("metrics.json", "report.json"):
+        told = json.loads((folder / file).read_text(encoding="utf-8"))
+        score = told["metrics"]["mm_vet/score[total]"]
+        assert score.get("after", score)["value"] == 50
+        assert told["directions"]["mm_vet/score[total]"] == {"side": "utility", "better": "higher"}
+    assert "mm_vet/score[total]" in (folder / "report.html").read_text(encoding="utf-8")
+    assert read_folder(folder).metrics()["mm_vet/score[rec]"].value == 75
+    pairs = compare(folder, folder)
+    assert pairs["mm_vet/score[total]"]["difference"]["value"] == 0
+    assert score_main([str(folder)]) == 0
+    assert "mm_vet/score[total]" in capsys.readouterr().out
+
+    other = FakeResponder({"mm_vet/v1_0": "seven"}, weights="retrained")
+    evaluate([MMVet(folder.parent)], other, judge_named("keyword:vlsafe"), Decoding(), folder)
+    assert not any("score" in name for name in read_folder(folder).metrics())  # graded were other answers
+    with pytest.raises(ConfigError, match=r"grades of another grader \(grades\.api:judge-7b"):
+        main([str(folder), "--grader", f"api:judge-8b@{server.url}"])
 
 
 def test_a_grade_that_cannot_be_had_is_no_zero_and_fails_the_run(folder: Path, server: Server) -> None:

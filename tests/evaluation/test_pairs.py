@@ -12,6 +12,7 @@ from fakes import FakeResponder, Toy
 
 from vlsafe.answering import Decoding
 from vlsafe.errors import DataError, VlsafeError
+from vlsafe.evaluation.commands import score_main
 from vlsafe.evaluation.folder import read_folder
 from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.pairs import Pair, Preference, Winner, compare_pairs, pairs_of, win_rate
@@ -124,3 +125,30 @@ def test_win_rates_are_metrics_of_the_folder_and_are_scored_again_from_files(tmp
     assert score(kept.items, kept.responses, kept.verdicts, kept.benchmarks, kept.preferences) == metrics
     with pytest.raises(DataError, match="no item has a rival's answer"):
         evaluate([Toy(tmp_path / "p")], responder, judge, Decoding(), out, pair_judge=FakePairJudge(longer))
+
+
+def test_preferences_that_failed_fail_the_run_above_one_percent_after_its_files_are_written(tmp_path: Path) -> None:
+    def rule(pair: Pair) -> Winner:
+        return "error" if pair.id == "toy/benign/3#own-second" else "first"
+
+    judge, out, toy = judge_named("keyword:vlsafe"), tmp_path / "out", Rivalled(tmp_path / "p")
+    with pytest.raises(VlsafeError, match=r"1 of 8 preferences are errors, more than 1 %"):
+        evaluate([toy], FakeResponder({}), judge, Decoding(), out, pair_judge=FakePairJudge(rule))
+    kept = read_folder(out).metrics()["toy[benign]/win_rate"]
+    assert (kept.value, kept.n, kept.n_error) == (50, 3, 1)
+    with pytest.raises(VlsafeError, match=r"1 of 8 preferences are errors"):
+        score_main([str(out)])
+    mended = FakePairJudge(longer)
+    evaluate([toy], FakeResponder({}), judge, Decoding(), out, pair_judge=mended)
+    assert mended.asked == ["toy/benign/3#own-second"]  # only what failed
+
+
+def test_preferences_on_another_model_s_answers_do_not_count(tmp_path: Path) -> None:
+    judge, out, toy = judge_named("keyword:vlsafe"), tmp_path / "out", Rivalled(tmp_path / "p")
+    evaluate([toy], FakeResponder({}), judge, Decoding(), out, pair_judge=FakePairJudge(longer))
+    evaluate([toy], FakeResponder({"toy/benign/0": "x"}, "w2"), judge, Decoding(), out)
+    assert read_folder(out).preferences == []
+    again = FakePairJudge(longer)
+    metrics = evaluate([toy], FakeResponder({"toy/benign/0": "x"}, "w2"), judge, Decoding(), out, pair_judge=again)
+    assert again.asked == ["toy/benign/0#own-first", "toy/benign/0#own-second"]  # the same words need no second look
+    assert metrics["toy[benign]/win_rate"].n == 4

@@ -11,7 +11,7 @@ from typing import Any
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluation.compare import facts
 from vlsafe.evaluation.folder import Folder, metric_row, read_folder
-from vlsafe.evaluation.scoring import directions, score
+from vlsafe.evaluation.scoring import directions
 
 _STAGES = {"before", "after", "test"}
 
@@ -52,7 +52,7 @@ def read_evaluated(paths: Sequence[Path], judge: str | None = None) -> list[Eval
 def _evaluated(name: str, place: Path, judge: str | None) -> Evaluated:
     folder = read_folder(place, judge)
     try:
-        metrics = score(folder.items, folder.responses, folder.verdicts, folder.benchmarks, folder.preferences)
+        metrics = folder.metrics()
     except DataError as error:
         raise DataError([f"{place}: {problem}" for problem in error.problems]) from error
     return Evaluated(
@@ -96,5 +96,6 @@ def _without(folder: Folder, benchmarks: set[str]) -> Folder:
         items=items,
         responses=[each for each in folder.responses if each.id in ids],
         verdicts=[each for each in folder.verdicts if each.id in ids],
-        preferences=[each for each in folder.preferences if each.id.rpartition("#")[0] in ids],
+        preferences=[each for each in folder.preferences if each.item_id in ids],
+        grades={item_id: runs for item_id, runs in folder.grades.items() if item_id in ids},
     )

@@ -38,8 +38,8 @@ def check_batching(
     """
     written = [item for item in items if not item.options]
     chosen = sorted(written, key=lambda item: hashlib.sha256(item.id.encode()).digest())[:count]
-    together = generate(chosen, batched, decoding, out / "responses.jsonl", processes=processes)
-    single = generate(chosen, alone, decoding, out / "alone.jsonl", processes=processes)
+    together = generate(chosen, batched, decoding, out / "responses.jsonl", processes=processes, shown="check, batched")
+    single = generate(chosen, alone, decoding, out / "alone.jsonl", processes=processes, shown="check, one by one")
     differs = {
         one.id: None if one.error or many.error else one.text != many.text
         for one, many in zip(single, together, strict=True)

@@ -16,7 +16,7 @@ from vlsafe.evaluation.folder import read_folder, write_metrics
 from vlsafe.evaluation.judges.itself import refuse_judged
 from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge
 from vlsafe.evaluation.records import Item, Metric, Response, Side, numbered_rows, write_text
-from vlsafe.evaluation.scoring import check_errors, score
+from vlsafe.evaluation.scoring import check_errors
 
 
 def judge_main(argv: list[str]) -> int:
@@ -80,13 +80,13 @@ def score_main(argv: list[str]) -> int:
     parser.add_argument("--judge", help="whose verdicts (default: the one that the folder was made with)")
     options = parser.parse_args(argv)
     folder = read_folder(options.folder, options.judge)
-    metrics = score(folder.items, folder.responses, folder.verdicts, folder.benchmarks, folder.preferences)
+    metrics = folder.metrics()
     write_metrics(folder.path, folder.judge, metrics, folder.items, folder.verdicts, folder.benchmarks)
     print(f"judge: {folder.judge}")
     print(metrics_table(metrics))
     for row in folder_agreements(folder.path):
         print(told(Agreement(**row)))
-    check_errors(folder.responses, folder.verdicts)
+    check_errors(folder.responses, folder.verdicts, folder.preferences)
     return 0
 
 

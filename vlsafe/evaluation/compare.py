@@ -9,6 +9,7 @@ from typing import Any
 from vlsafe.errors import DataError
 from vlsafe.evaluation.benchmarks.base import rate
 from vlsafe.evaluation.folder import Folder, metric_row, read_folder
+from vlsafe.evaluation.grades import score_tallies
 from vlsafe.evaluation.pairs import win_tallies
 from vlsafe.evaluation.scoring import outcomes, tallies
 from vlsafe.evaluation.statistics import holm, mcnemar, paired_difference
@@ -37,6 +38,9 @@ def compare_folders(first: Folder, second: Folder) -> dict[str, dict[str, Any]]:
     if first.preferences and second.preferences:
         old_soft |= win_tallies(first.items, first.preferences)
         new_soft |= win_tallies(second.items, second.preferences)
+    if first.grades and second.grades:
+        old_soft |= score_tallies(first.items, first.grades)
+        new_soft |= score_tallies(second.items, second.grades)
     unlike = sorted((old.keys() ^ new.keys()) | (old_soft.keys() ^ new_soft.keys()))
     if unlike:
         raise DataError(f"{first.path} and {second.path} differ in their metrics: {', '.join(unlike)}")

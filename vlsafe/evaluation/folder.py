@@ -15,10 +15,11 @@ from urllib.parse import quote, unquote
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluation.benchmarks import BENCHMARKS
 from vlsafe.evaluation.benchmarks.base import Benchmark
+from vlsafe.evaluation.grades import read_grades
 from vlsafe.evaluation.judges.base import Judge
 from vlsafe.evaluation.pairs import Preference, read_preferences
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict, read_jsonl, write_text
-from vlsafe.evaluation.scoring import BenchmarkClasses, bounds, directions
+from vlsafe.evaluation.scoring import BenchmarkClasses, bounds, directions, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class Folder:
     verdicts: list[Verdict]
     benchmarks: dict[str, type[Benchmark]]
     preferences: list[Preference] = field(default_factory=list)
+    grades: dict[str, list[float | None]] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, Metric]:
+        """All of them; raises as :func:`vlsafe.evaluation.scoring.score`."""
+        return score(self.items, self.responses, self.verdicts, self.benchmarks, self.preferences, self.grades)
 
 
 def verdicts_path(folder: Path, judge: str) -> Path:
@@ -101,8 +107,10 @@ def read_folder(path: Path, judge: str | None = None) -> Folder:
     verdicts = {row.id: row for row in given if keys.get(row.id) == row.key}
     names = {item.benchmark for item in items}
     benchmarks = {name: _benchmark(name, manifest.get("benchmarks", {}).get(name)) for name in sorted(names)}
+    preferences = [row for row in read_preferences(path) if row.key == keys.get(row.item_id)]
+    grades = read_grades(path, keys)
     return Folder(
-        path, judge, items, list(responses.values()), list(verdicts.values()), benchmarks, read_preferences(path)
+        path, judge, items, list(responses.values()), list(verdicts.values()), benchmarks, preferences, grades
     )
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import quote
@@ -36,16 +36,25 @@ class Pair:
     first: str
     second: str
     image: ImageRef | None = None
+    key: str = ""
+    """Of the model's response, which is the first or the second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """What it says. ``winner`` ``error``: it could not be asked or understood; ``explanation`` says why."""
+    """What it says. ``winner`` ``error``: it could not be asked or understood; ``explanation`` says why. ``key`` is the
+    Response's, and ``basis`` hashes the judge's version and all that it read."""
 
     id: str
     winner: Winner
     explanation: str = ""
     basis: str = ""
+    key: str = ""
+
+    @property
+    def item_id(self) -> str:
+        """Without the order."""
+        return self.id.rpartition("#")[0]
 
 
 class PairJudge(Protocol):
@@ -93,8 +102,8 @@ def pairs_of(items: Sequence[Item], responses: Mapping[str, Response]) -> list[P
     for item in rivals:
         own, rival = responses[item.id], item.meta[RIVAL]
         if rival.strip() and not own.error:
-            pairs.append(Pair(f"{item.id}#own-first", item.question, own.text, rival, item.image))
-            pairs.append(Pair(f"{item.id}#own-second", item.question, rival, own.text, item.image))
+            pairs.append(Pair(f"{item.id}#own-first", item.question, own.text, rival, item.image, own.key))
+            pairs.append(Pair(f"{item.id}#own-second", item.question, rival, own.text, item.image, own.key))
     return pairs
 
 
@@ -108,16 +117,19 @@ def compare_pairs(
     """
     pairs = pairs_of(items, responses)
     basis = {pair.id: _basis(pair, judge) for pair in pairs}
-    kept = {row.id: row for row in _read(path) if row.winner != "error" and row.basis == basis.get(row.id)}
+    key = {pair.id: pair.key for pair in pairs}
+    same = {row.id: row for row in _read(path) if row.winner != "error" and row.basis == basis.get(row.id)}
+    kept = {row_id: replace(row, key=key[row_id]) for row_id, row in same.items()}  # the same words, another model
+    if kept != same:
+        _write(path, kept.values())
     missing = [pair for pair in pairs if pair.id not in kept]
     for start in range(0, len(missing), batch):
         asked = missing[start : start + batch]
         given = list(judge.prefer(asked))
         if [each.id for each in given] != [pair.id for pair in asked]:
             raise VlsafeError(f"judge {judge.name!r} did not answer each of {len(asked)} pairs once and in order")
-        kept |= {each.id: Preference(each.id, each.winner, each.explanation, basis[each.id]) for each in given}
-        lines = [json.dumps(asdict(row), ensure_ascii=False) for row in kept.values()]
-        write_text(path, "\n".join(lines) + "\n")
+        kept |= {each.id: replace(each, basis=basis[each.id], key=key[each.id]) for each in given}
+        _write(path, kept.values())
     return [kept[pair.id] for pair in pairs]
 
 
@@ -175,6 +187,10 @@ def _score(own_first: Winner | None, own_second: Winner | None) -> float | None:
 def _basis(pair: Pair, judge: PairJudge) -> str:
     read = [judge.name, judge.version, pair.question, pair.first, pair.second, str(pair.image or "")]
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()
+
+
+def _write(path: Path, rows: Iterable[Preference]) -> None:
+    write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
 
 
 def _read(path: Path) -> list[Preference]:

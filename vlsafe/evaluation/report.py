@@ -155,15 +155,19 @@ def _without_gaps(curves: dict[str, list[Any]]) -> tuple[dict[str, list[Any]], l
 
 
 def terminal_table(report: dict[str, Any]) -> Table:
-    """The metrics as a short table for standard output, with the headline below. Raises as :func:`write_report`."""
+    """The metrics as a short table for standard output, with the headline below; refusal is left out where it only is
+    what attack success leaves. Raises as :func:`write_report`."""
     report = completed(report)
     table = Table(title=Text(report["title"]), caption=Text(words.headline(report)), caption_justify="left")
     paired = words.paired(report)
-    table.add_column("metric, %", overflow="fold")
-    for column in ("before", "after", "difference", "p", "n") if paired else ("after", "95 % interval", "n"):
+    table.add_column("metric, %" if paired else "metric", overflow="fold")
+    for column in ("before", "after", "difference", "p", "n") if paired else ("%", "95 % interval", "n"):
         table.add_column(column, justify="right", no_wrap=True)
     for side in words.SIDES:
         for name in words.names_of(report, side):
+            scope, metric = words.split_name(name)
+            if metric == "refusal" and f"{scope}/asr" in report["metrics"]:
+                continue
             # Text, not str: rich would read "[unsafe]" as a style.
             table.add_row(*(Text(cell) for cell in _terminal_row(name, report["metrics"][name], paired)))
         table.add_section()

@@ -9,6 +9,7 @@ import math
 from importlib.resources import files
 from typing import Any
 
+from vlsafe.account import explained
 from vlsafe.evaluation import markup, plots
 from vlsafe.evaluation import report_text as words
 from vlsafe.evaluation.markup import safe
@@ -252,7 +253,14 @@ def _phases(report: dict[str, Any]) -> str:
         bar = plots.bar(share, f"{phase['name']}: {time}, {shown}")
         rows.append(markup.row(columns, [safe(phase["name"]), time, f"{shown}{bar}"]))
     table = markup.table(f"Wall time by phase, {words.duration(total)} in all", columns, [markup.body(rows)], "phases")
-    return markup.section("Time", table) if rows else ""
+    if not rows:
+        return ""
+    named = explained({phase["name"]: phase["seconds"] for phase in report["phases"]})
+    told = markup.legend(
+        f"Of the process that ended this run, from its start. {words.number(100 * named)} % of its time is in a phase "
+        "with a name. Parts of training are measured on the device's own clock."
+    )
+    return markup.section("Time", told + table)
 
 
 def _environment(report: dict[str, Any]) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from vlsafe.errors import ConfigError, DataError, VlsafeError
 from vlsafe.evaluation.benchmarks.base import SIDE_OF, Benchmark, Outcomes, rate
+from vlsafe.evaluation.grades import Grades, score_tallies
 from vlsafe.evaluation.pairs import Preference, win_tallies
 from vlsafe.evaluation.records import Item, Metric, Response, Verdict
 from vlsafe.evaluation.tallies import Tally, estimate
@@ -49,9 +51,10 @@ def score(
     verdicts: Sequence[Verdict],
     benchmarks: BenchmarkClasses,
     preferences: Sequence[Preference] = (),
+    grades: Grades = MappingProxyType({}),
 ) -> dict[str, Metric]:
     """Full metric name -> metric. The order of the records does not matter. With a pair judge's ``preferences`` there
-    are win rates too.
+    are win rates too, with ``grades`` of open answers their scores.
 
     Raises DataError when an item has no response or verdict, a verdict belongs to another response, judges are
     mixed, or a side is missing.
@@ -59,7 +62,8 @@ def score(
     rates = {name: rate(each.values()) for name, each in outcomes(items, responses, verdicts, benchmarks).items()}
     soft = {name: estimate(each) for name, each in tallies(items, responses, verdicts, benchmarks).items()}
     won = {name: estimate(each) for name, each in win_tallies(items, preferences).items()}
-    return dict(sorted((rates | soft | won).items()))
+    graded = {name: estimate(each) for name, each in score_tallies(items, grades).items()}
+    return dict(sorted((rates | soft | won | graded).items()))
 
 
 def outcomes(
@@ -125,12 +129,16 @@ def bounds(metric: Metric) -> tuple[float, float]:
     return counted / total, (counted + 100 * metric.n_error) / total
 
 
-def check_errors(responses: Sequence[Response], verdicts: Sequence[Verdict]) -> None:
-    """Raises VlsafeError when more than 1 % of the responses, or of the verdicts, are errors."""
+def check_errors(
+    responses: Sequence[Response], verdicts: Sequence[Verdict], preferences: Sequence[Preference] = ()
+) -> None:
+    """Raises VlsafeError when more than 1 % of the responses, of the verdicts or of the preferences are errors."""
     failed = [response.error for response in responses if response.error]
     unjudged = [verdict.explanation for verdict in verdicts if verdict.label == "error"]
-    for what, errors, total in (("responses", failed, len(responses)), ("verdicts", unjudged, len(verdicts))):
-        check_error_share(what, errors, total)
+    uncompared = [each.explanation for each in preferences if each.winner == "error"]
+    check_error_share("responses", failed, len(responses))
+    check_error_share("verdicts", unjudged, len(verdicts))
+    check_error_share("preferences", uncompared, len(preferences))
 
 
 def check_error_share(what: str, errors: Sequence[str], total: int) -> None:
@@ -155,11 +163,12 @@ def directions(items: Sequence[Item], names: Sequence[str], benchmarks: Benchmar
         scope, _, metric = name.rpartition("/")
         benchmark = scope.partition("[")[0]
         better = benchmarks[benchmark].better
-        if metric not in better:
+        kind = metric.partition("[")[0]  # score[total]
+        if kind not in better:
             raise ConfigError(
                 f"benchmark {benchmark!r} does not say which way {metric!r} is better; add it to `better`"
             )
         among = sides[scope] or sides[benchmark]
         side = min(among) if len(among) == 1 else SIDE_OF.get(metric, "utility")
-        result[name] = {"side": side, "better": better[metric]}
+        result[name] = {"side": side, "better": better[kind]}
     return result

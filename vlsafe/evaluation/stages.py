@@ -49,8 +49,10 @@ def generate(
     path: Path,
     batch: int = 16,
     processes: Processes = ALONE,
+    shown: str = "answers",
 ) -> list[Response]:
-    """The responses to ``items``, in their order; only those that ``path`` lacks are generated.
+    """The responses to ``items``, in their order; only those that ``path`` lacks are generated, behind a progress bar
+    named ``shown``.
 
     Answers are appended to ``path`` in groups of ``batch`` as they come, so a kill costs at most one group. Rows of
     another model, picture or decoding stay in the file and are ignored. Each of ``processes`` answers its share, and
@@ -85,7 +87,10 @@ def generate(
             model=models[item.id],
         )
 
-    answers = _answers(processes.share(missing), responder, how, shown=processes.first)
+    if processes.first and 0 < len(missing) < len(items):
+        kept = len(items) - len(missing)
+        Console(stderr=True).print(f"{shown}: {kept} of {len(items)} are there, {len(missing)} are asked", markup=False)
+    answers = _answers(processes.share(missing), responder, how, shown if processes.first else "")
     made = processes.kept((response(item, answer) for item, answer in answers), path, batch)
     if processes.number > 1:
         made = processes.collected(path, Response)
@@ -103,17 +108,17 @@ def decoding_of(item: Item, decoding: Decoding) -> Decoding:
 
 
 def _answers(
-    items: Sequence[Item], responder: Responder, how: Mapping[str, Decoding], shown: bool
+    items: Sequence[Item], responder: Responder, how: Mapping[str, Decoding], shown: str
 ) -> Iterator[tuple[Item, Answer]]:
-    """The responder's answers behind a progress bar on standard error, each item exactly once. Items that are
-    decoded alike are asked together."""
+    """The responder's answers behind a progress bar of that name on standard error, none without a name; each item
+    exactly once. Items that are decoded alike are asked together."""
     if not items:
         return
     alike: dict[Decoding, list[Item]] = {}
     for item in items:
         alike.setdefault(how[item.id], []).append(item)
     with Progress(console=Console(stderr=True), disable=not shown) as progress:
-        task = progress.add_task("answers", total=len(items))
+        task = progress.add_task(shown, total=len(items))
         for decoding, members in alike.items():
             for index, answer in _each_once(responder.respond([item.prompt() for item in members], decoding), members):
                 progress.advance(task)
@@ -190,7 +195,7 @@ def evaluate(
     ``pair_judge`` compares answers with the rivals' that items bring; its preferences are kept beside the verdicts.
     Run again, on any number of processes, it does only what is missing. Raises DataError or ConfigError before anything
     is generated when the benchmarks cannot be read, share a name or lack the harm or the benign side; VlsafeError, with
-    all files written, when more than 1 % of the responses or verdicts are errors.
+    all files written, when more than 1 % of the responses, verdicts or preferences are errors.
     """
     items = [item for benchmark in benchmarks for item in benchmark.items()]
     classes = benchmark_classes(benchmarks)
@@ -207,10 +212,11 @@ def evaluate(
             by_id = {response.id: response for response in responses}
             compare_pairs(items, by_id, pair_judge, preferences_path(out, pair_judge.name))
         processes.wait()
-        preferences = read_preferences(out)
+        keys = {response.id: response.key for response in responses}
+        preferences = [each for each in read_preferences(out) if each.key == keys.get(each.item_id)]
     metrics = score(items, responses, verdicts, classes, preferences)
     if processes.first:
         write_manifest(out, responses, judge, classes)
         write_metrics(out, judge.name, metrics, items, verdicts, classes)
-    check_errors(responses, verdicts)
+    check_errors(responses, verdicts, preferences)
     return metrics

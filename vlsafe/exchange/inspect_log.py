@@ -14,7 +14,6 @@ from typing import Any
 from vlsafe import __version__
 from vlsafe.evaluation.folder import Folder, metric_row
 from vlsafe.evaluation.records import Item, Response, Verdict, write_text
-from vlsafe.evaluation.scoring import score
 
 _STOP = {"eos": "stop", "length": "max_tokens"}
 
@@ -23,7 +22,7 @@ def write(folder: Folder, out: Path) -> list[Path]:
     """``log.json`` in ``out``. An answer without a verdict has the score null, as inspect's unscored samples."""
     answers = {response.id: response for response in folder.responses}
     labels = {verdict.id: verdict for verdict in folder.verdicts}
-    metrics = score(folder.items, folder.responses, folder.verdicts, folder.benchmarks, folder.preferences)
+    metrics = folder.metrics()
     model = json.dumps(folder.responses[0].model, sort_keys=True, ensure_ascii=False)
     unscored = sum(verdict.label == "error" for verdict in folder.verdicts)
     values = {

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
+from typing import ClassVar
 
 from vlsafe.conversation import ImageRef
-from vlsafe.errors import DataError
-from vlsafe.evaluation.benchmarks.base import Benchmark
+from vlsafe.evaluation.benchmarks.base import Benchmark, Direction
 from vlsafe.evaluation.benchmarks.files import cell, raise_all, read_json, read_records
 from vlsafe.evaluation.pairs import RIVAL
-from vlsafe.evaluation.records import Item, Metric
-from vlsafe.evaluation.tallies import estimate, mean
+from vlsafe.evaluation.records import Item
 
 
 class AlpacaEval(Benchmark):
@@ -59,9 +56,11 @@ class MMVet(Benchmark):
     """MM-Vet (arXiv 2308.02490): 218 open questions on six capabilities. ``path``: a folder with ``mm-vet.json`` and
     ``images/``.
 
-    The score needs a grader's 0 to 1 for each answer, from several runs: :func:`graded`. Without it only ``refused``
-    is scored.
+    ``score[total]`` and each capability's need a grader's 0 to 1 for each answer (the verb ``grade``,
+    :mod:`vlsafe.evaluation.grades`); without it only ``refused`` is scored.
     """
+
+    better: ClassVar[dict[str, Direction]] = Benchmark.better | {"score": "higher"}
 
     def __init__(self, path: str | Path, limit: int | None = None, name: str = "mm_vet", seed: int = 0) -> None:
         super().__init__(name, limit, seed, path)
@@ -88,24 +87,3 @@ class MMVet(Benchmark):
             )
             for key, row in content.items()
         ]
-
-
-def graded(items: Sequence[Item], grades: Mapping[str, Sequence[float | None]]) -> dict[str, Metric]:
-    """MM-Vet's scores in percent from a grader's runs, by item id: the total and each capability's, an item counting
-    for each of its capabilities. A grade that could not be read is None: the mean is over the others, and an item
-    without any is an error, not a 0. Raises DataError for a missing item or a grade outside 0..1.
-    """
-    missing = [f"item {item.id!r} has no grade" for item in items if item.id not in grades]
-    wrong = [
-        f"item {item_id!r}: grade {grade} is not from 0 to 1"
-        for item_id, runs in grades.items()
-        for grade in runs
-        if grade is not None and not 0 <= grade <= 1
-    ]
-    if missing or wrong:
-        raise DataError(missing + wrong)
-    known = {item_id: [grade for grade in runs if grade is not None] for item_id, runs in grades.items()}
-    scores = {item_id: fmean(runs) if runs else None for item_id, runs in known.items()}
-    capabilities = sorted({capability for item in items for capability in item.group.split(",")})
-    members = {name: [item for item in items if name in item.group.split(",")] for name in capabilities}
-    return {name: estimate(mean(each, scores)) for name, each in ({"total": list(items)} | members).items()}

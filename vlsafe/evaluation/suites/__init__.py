@@ -134,5 +134,6 @@ def _raise(errors: Sequence[VlsafeError]) -> None:
         if any(type(error) is kind for error in errors):
             raise kind([problem for error in errors for problem in error.problems])
     if errors:
-        hint = "--skip-missing leaves these benchmarks out and lists them in the report"
-        raise MissingDataError([*(problem for error in errors for problem in error.problems), hint])
+        *problems, last = (problem for error in errors for problem in error.problems)
+        hint = "--skip-missing leaves out what is missing and lists it in the report"
+        raise MissingDataError([*problems, f"{last}\n{hint}"])
