@@ -22,7 +22,7 @@ from vlsafe.errors import ConfigError, VlsafeError
 from vlsafe.models.adaptation import Plan, adapted_by, components_of, planned, set_modes
 from vlsafe.models.backbones.base import Backbone, Component
 from vlsafe.models.components import Components
-from vlsafe.models.quantised import require_quantisation
+from vlsafe.models.loading import loaded
 from vlsafe.models.responder import generated
 from vlsafe.models.schedule import Shape, limited, optimizer_steps, scheduled
 from vlsafe.models.summary import parameter_groups, summary, summary_table
@@ -95,9 +95,7 @@ class SafetyFineTuning(L.LightningModule):
         """Load and adapt the model, once; Lightning may call this again."""
         if self.model is not None:
             return
-        if self.components.quantises:
-            require_quantisation()
-        model = self.backbone.load_model()
+        model, rows = loaded(self.backbone, self.components, sharded=self.sharded is not None)
         model.config.use_cache = False
         self.plan = planned(model, self.backbone, self.components)
         self.model = adapted_by(self.plan, model)
@@ -113,7 +111,7 @@ class SafetyFineTuning(L.LightningModule):
         if self.compiles:
             compile_blocks(self.model)
         if self.sharded:
-            self.sharded.shard(self, self.model)
+            self.sharded.shard(self, self.model, rows)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> SafetyFineTuning:

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 from vlsafe.checkpointing import CHECKSUMS, AtomicCheckpointIO, appearing, checksum, require_whole, rest_of
 from vlsafe.errors import ConfigError
 from vlsafe.strategies.blocks import blocks_of
+from vlsafe.strategies.filling import Rows, fill, without_storage
 from vlsafe.strategies.shards import (
     REST,
     assembled_like,
@@ -85,12 +86,18 @@ class FSDP2(ModelParallelStrategy):
             )
         )
 
-    def shard(self, root: nn.Module, model: nn.Module) -> None:
+    def shard(self, root: nn.Module, model: nn.Module, rows: Rows | None = None) -> None:
         """Cut ``model``, block by block; the rest of ``root``, the module whose steps Lightning calls, with itself.
 
         The steps are made to gather what ``root`` holds, since pictures and the head are not only reached by the
         model's own forward.
+
+        Args:
+            rows: reads the weights in whose place ``model`` holds stand-ins (:mod:`vlsafe.strategies.filling`), so that
+                no process ever has all of them; None where it has its weights.
         """
+        if rows is not None:
+            without_storage(model)
         policy = MixedPrecisionPolicy(
             param_dtype=None if self.compute is None else getattr(torch, self.compute),
             reduce_dtype=torch.float32,
@@ -99,6 +106,8 @@ class FSDP2(ModelParallelStrategy):
         for block in blocks_of(model):
             fully_shard(block, mesh=self._cut_over, mp_policy=policy)
         fully_shard(root, mesh=self._cut_over, mp_policy=policy)
+        if rows is not None:
+            fill(model, rows, self.root_device)
         for step in _STEPS:
             register_fsdp_forward_method(root, step)
 

@@ -169,7 +169,11 @@ def cut(value: Tensor, like: Tensor) -> Tensor:
         return value.to(like.device)
     begin, end = rows_here(like)
     local = value[begin:end] if value.shape == like.shape else value
+    return placed(local.to(like.device), like)
+
+
+def placed(rows: Tensor, like: DTensor) -> DTensor:
+    """This process's ``rows`` of a tensor that is cut as ``like`` is."""
     return DTensor.from_local(
-        local.to(like.device).contiguous(), like.device_mesh, like.placements, run_check=False, shape=like.shape,
-        stride=like.stride(),
-    )  # fmt: skip
+        rows.contiguous(), like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )

@@ -20,6 +20,7 @@ from vlsafe.models.backbones.anatomy import anatomy
 from vlsafe.models.backbones.base import Attention, Backbone, Component
 from vlsafe.models.backbones.families import FAMILIES
 from vlsafe.models.backbones.families.base import Family
+from vlsafe.models.backbones.pieces import opened
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +73,21 @@ class PretrainedVLLM(Backbone):
         if self.random_weights:
             model = AutoModelForImageTextToText.from_config(self.config, dtype=self.dtype)
         else:
-            model = AutoModelForImageTextToText.from_pretrained(self._path(), dtype=self.dtype, **self._options)
+            model = self._in_pieces() or AutoModelForImageTextToText.from_pretrained(
+                self._path(), dtype=self.dtype, **self._options
+            )
         model.set_attn_implementation({"text_config": self.attention})
         self.family.prepare(model)
         for line in self._found(model):
             logger.info(line)
         return model
+
+    def _in_pieces(self) -> PreTrainedModel | None:
+        """The model of a folder, its weights left there, where a strategy asks for that."""
+        folder = Path(self._path())
+        if not folder.is_dir() or self._options["trust_remote_code"]:
+            return None
+        return opened(folder, self.config, getattr(torch, self.dtype))
 
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
         """Found in the model, not told (:func:`vlsafe.models.backbones.anatomy.anatomy`). A checkpoint whose parts

@@ -1,0 +1,70 @@
+"""How much memory a process of two takes at most to load a checkpoint under fsdp2 and train it one step.
+
+    python tests/strategies/peak_memory.py FOLDER write
+    torchrun --standalone --nproc-per-node 2 tests/strategies/peak_memory.py FOLDER pieces|whole
+
+with the project's root, ``tests`` and ``tests/models`` on the path. Prints bytes as JSON, a line a process: of the
+checkpoint (``model``) and of the peak over what the process held after such a run of a model of a few KB.
+``whole`` reads the checkpoint as a strategy does that cannot read it in pieces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import psutil
+import torch
+from fitting import FROZEN, LORA, data, files, trainer
+from tiny import VISION, language_model, save_tokenizer
+
+from vlsafe import ComposedVLLM, PretrainedVLLM, SafetyFineTuning
+from vlsafe.models.components import Components
+from vlsafe.strategies.fsdp2 import FSDP2
+
+SIZES = {
+    "small": dict(),
+    "large": dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=11, num_attention_heads=12),
+}
+"""The large one has eleven blocks of 28 MB in float32."""
+
+
+def write(folder: Path) -> None:
+    files(folder)
+    tokenizer = save_tokenizer(folder / "tokenizer")
+    for name, size in SIZES.items():
+        language = language_model(tokenizer, **size, num_key_value_heads=size.get("num_attention_heads", 2))
+        backbone = ComposedVLLM("clip", language, vision_weights=VISION["clip"], attention="sdpa")
+        backbone.load_model().save_pretrained(folder / name, max_shard_size="100MB")
+        backbone.processor.save_pretrained(folder / name)
+
+
+def train(folder: Path, name: str) -> None:
+    backbone = PretrainedVLLM(str(folder / name), attention="sdpa", dtype="float32")
+    tuned = SafetyFineTuning(backbone, Components(FROZEN, FROZEN, LORA), warmup_ratio=0.0)
+    made = trainer(folder, devices=2, strategy=FSDP2(), max_steps=1)
+    made.fit(tuned, datamodule=data(folder, batch_size=1))
+
+
+def main(folder: Path, how: str) -> None:
+    if how == "write":
+        return write(folder)
+    torch.set_num_threads(1)
+    as_ever = patch("vlsafe.models.backbones.pretrained.opened", return_value=None)
+    with as_ever if how == "whole" else contextlib.nullcontext():
+        train(folder, "small")  # what torch and gloo keep for themselves is there before the measure begins
+        gc.collect()
+        before = psutil.Process().memory_info().rss
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        train(folder, "large")
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    model = sum(file.stat().st_size for file in (folder / "large").glob("*.safetensors"))
+    print(json.dumps({"model": model, "peak": int(peak.split()[1]) * 1024 - before}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,183 @@
+"""Weights that stay in their files until each process reads its own rows of them, so that none holds the whole model.
+
+Inside :func:`read_in_pieces` a checkpoint of safetensors is opened as a model of stand-ins, which take no memory
+(:mod:`vlsafe.strategies.filling`). It can be planned and adapted like any other: its adapters are made of the same
+random numbers as on one device. Once it is cut over the processes, each takes its rows from :class:`Pieces`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+
+from vlsafe.errors import DataError
+from vlsafe.strategies.filling import hold_places
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Later:
+    """What a ``load_model`` that was called inside :func:`read_in_pieces` left to be read; None where it read all."""
+
+    pieces: Pieces | None = None
+
+
+_later: ContextVar[Later | None] = ContextVar("what is left to be read", default=None)
+
+
+@contextmanager
+def read_in_pieces() -> Iterator[Later]:
+    """Let ``load_model`` leave weights in their files. One that cannot loads as ever."""
+    later = Later()
+    token = _later.set(later)
+    try:
+        yield later
+    finally:
+        _later.reset(token)
+
+
+def opened(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel | None:
+    """The model of a checkpoint without its weights, where that was asked for and can be done; else None.
+
+    It cannot where weights are quantised, lie in other files than safetensors, or do not fill the model: transformers
+    then makes up what is missing, or unties what is tied.
+    """
+    later, files = _later.get(), sorted(folder.glob("*.safetensors"))
+    if later is None or not files or hasattr(config, "quantization_config"):
+        return None
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    pieces = Pieces(model, files)
+    if not pieces.whole:
+        logger.info("%s does not fill its model tensor by tensor: every process reads all of it", folder)
+        return None
+    hold_places(model)
+    _take_buffers(model, pieces)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    later.pieces = pieces
+    return model.eval()
+
+
+def _take_buffers(model: PreTrainedModel, pieces: Pieces) -> None:
+    """Those of the checkpoint from its files; others, such as rotary frequencies, as transformers makes them itself."""
+    kept = model.state_dict()
+    for path, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            full = f"{path}.{name}" if path else name
+            value = pieces.rows(full) if full in kept else torch.empty_like(buffer, device="cpu")
+            value._is_hf_initialized = full in kept
+            module._buffers[name] = value
+    for parameter in model.parameters():
+        parameter._is_hf_initialized = True
+    model.initialize_weights()
+
+
+@dataclass
+class _Recipe:
+    """A tensor that is not in the files as it is: what its sources were renamed to, and what is done to them."""
+
+    name: str
+    converter: WeightConverter
+    sources: list[tuple[str, str]] = field(default_factory=list)
+
+    def made(self, model: PreTrainedModel, read: Callable[[str], Tensor]) -> dict[str, Tensor]:
+        converter = deepcopy(self.converter)
+        for key, pattern in self.sources:
+            converter.add_tensor(self.name, key, pattern, lambda key=key: read(key))
+        made = converter.convert(self.name, model=model, config=model.config)
+        return {target: value[0] if isinstance(value, list) else value for target, value in made.items()}
+
+
+class Pieces:
+    """Where the weights of one model lie: rows of any parameter, by its name in the model before it is adapted.
+
+    Names and conversions are those of ``from_pretrained``. A tensor that is made of several in the files, or of a part
+    of one, is put together whole each time; every other is read row by row.
+    """
+
+    def __init__(self, model: PreTrainedModel, files: list[Path]) -> None:
+        self._model = model
+        self._shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
+        self._files = {key: file for file in files for key in _keys(file)}
+        self._direct: dict[str, str] = {}
+        self._recipes: dict[str, _Recipe] = {}
+        self._assign(files)
+        tied = self._shapes.keys() - {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+        self.names = self._direct.keys() | self._recipes.keys()
+        """Parameters and buffers that are in the files."""
+        self.whole = self.names == self._shapes.keys() - tied
+        """Whether every tensor is there, and none that is tied to another besides."""
+
+    def _assign(self, files: list[Path]) -> None:
+        mapping = get_model_conversion_mapping(self._model)
+        renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+        converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+        by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
+        prefix, recipes = self._model.base_model_prefix, dict[str, _Recipe]()
+        for key in sorted(self._files, key=dot_natural_key):
+            name, pattern = rename_source_key(key, renamings, converters, prefix, self._shapes)
+            if name not in self._shapes and key in self._shapes:
+                name, pattern = key, None
+            if name not in self._shapes:
+                continue  # as from_pretrained leaves out what the model has no place for
+            if pattern is None:
+                self._direct[name] = key
+            else:
+                recipes.setdefault(name, _Recipe(name, by_pattern[pattern])).sources.append((key, pattern))
+        for recipe in recipes.values():  # without data, to learn what comes of it
+            self._recipes |= dict.fromkeys(recipe.made(self._model, self._without_data), recipe)
+
+    def rows(self, name: str, begin: int = 0, end: int | None = None) -> Tensor:
+        """Rows ``begin`` to ``end`` of a parameter or buffer, in the model's type for it: [end - begin, ...].
+
+        Raises DataError where it has another shape in the files than in the model.
+        """
+        if name in self._recipes:
+            found = self._recipes[name].made(self._model, self._read)[name]
+            self._compare(name, list(found.shape), "what its files make of it")
+            found = found[begin:end]
+        else:
+            found = self._rows_of(self._direct[name], name, begin, end)
+        return found.to(self._shapes[name].dtype, copy=True, memory_format=torch.contiguous_format)
+
+    def _rows_of(self, key: str, name: str, begin: int, end: int | None) -> Tensor:
+        # each tensor maps its file anew: the pages of earlier ones would stay in this process's memory
+        with safe_open(self._files[key], "pt") as file:
+            stored = file.get_slice(key)
+            self._compare(name, stored.get_shape(), f"{key} of {self._files[key]}")
+            return (stored[begin:end] if self._shapes[name].ndim else file.get_tensor(key)).clone()
+
+    def _read(self, key: str) -> Tensor:
+        with safe_open(self._files[key], "pt") as file:
+            return file.get_tensor(key).clone()
+
+    def _without_data(self, key: str) -> Tensor:
+        with safe_open(self._files[key], "pt") as file:
+            return torch.empty(file.get_slice(key).get_shape(), device="meta")
+
+    def _compare(self, name: str, found: list[int], what: str) -> None:
+        wanted = list(self._shapes[name].shape)
+        if found != wanted:
+            raise DataError(
+                f"{what} has the shape {found}, but {name} of the model that config.json describes has {wanted}: "
+                "config and weights are not of one model"
+            )
+
+
+def _keys(file: Path) -> list[str]:
+    with safe_open(file, "pt") as opened:
+        return list(opened.keys())

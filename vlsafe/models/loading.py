@@ -1,0 +1,28 @@
+"""The model of a backbone, with its weights, or with a way to read them piece by piece."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from vlsafe.models.adaptation import original_name
+from vlsafe.models.backbones.base import Backbone
+from vlsafe.models.backbones.pieces import read_in_pieces
+from vlsafe.models.components import Components
+from vlsafe.models.quantised import require_quantisation
+from vlsafe.strategies.filling import Rows
+
+
+def loaded(backbone: Backbone, components: Components, sharded: bool) -> tuple[PreTrainedModel, Rows | None]:
+    """The model, and where ``sharded`` and its backbone can leave the weights in their files, what reads rows of them
+    by the names of the adapted model; else None.
+
+    Weights in 4 bits, and the magnitudes of DoRA, are made of whole weights, so these are read whole.
+    """
+    if components.quantises:
+        require_quantisation()
+    if not sharded or components.quantises or any(tuning.dora for _, tuning in components.items()):
+        return backbone.load_model(), None
+    with read_in_pieces() as later:
+        model = backbone.load_model()
+    pieces = later.pieces
+    return model, None if pieces is None else lambda name, *place: pieces.rows(original_name(name), *place)
