@@ -62,9 +62,14 @@ def test_one_part_has_everything_and_a_share_of_zero_has_nothing() -> None:
 
 
 def test_a_share_of_many_digits_needs_no_table_of_its_whole_period() -> None:
-    parts = {"a": Part("alpaca:x", share=0.3333333333333333), "b": Part("alpaca:x", share=0.6666666666666667)}
+    parts = {"a": Part("alpaca:x", share=0.333333333), "b": Part("alpaca:x", share=0.666666667)}
     mixture = Mixture(parts, {"a": 5, "b": 5}, 300, 0)
     assert mixture.counts() == {"a": 100, "b": 200}
+
+
+def test_thirds_that_python_divided_are_thirds() -> None:
+    parts = {name: Part("alpaca:x", share=1 / 3) for name in "abc"}
+    assert Mixture(parts, dict.fromkeys("abc", 5), 9, 0).counts() == {"a": 3, "b": 3, "c": 3}
 
 
 # --- records
