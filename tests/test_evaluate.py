@@ -11,6 +11,7 @@ import pytest
 from tiny import composed, save_tokenizer, seeded_model
 
 from tests.tiny_run import vlguard_folder
+from vlsafe.__main__ import main as vlsafe_main
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluate import answerable_in_words, main
 from vlsafe.evaluation.benchmarks.choices import MMLU
@@ -106,3 +107,26 @@ def test_wrong_requests_are_refused_before_anything_is_loaded(folder: Path, tmp_
         main([*command(folder, tmp_path / "a", "--skip-missing", "--adapter", "x"), "--model", "last.ckpt"])
     with pytest.raises(DataError, match=r"last\.ckpt: no such file"):
         main([*command(folder, tmp_path / "a", "--skip-missing"), "--model", str(tmp_path / "last.ckpt")])
+
+
+@pytest.mark.slow
+def test_a_run_s_checkpoint_answers_as_its_model_and_at_strength_0_as_before_it(config: Path, tmp_path: Path) -> None:
+    assert vlsafe_main(["fit", "--config", str(config)]) == 0
+    run = tmp_path / "run"
+    checkpoint = str(run / "checkpoints" / "last.ckpt")
+
+    def asked(model: str, out: str) -> list[str]:
+        guard = ["--benchmarks", f"vlguard={tmp_path / 'guard'}", "--max-new-tokens", "4", "--check-items", "2"]
+        assert main(["--model", model, *guard, "--out", str(tmp_path / out)]) == 0
+        return texts(tmp_path / out)
+
+    assert asked(checkpoint, "a") == asked(str(run / "model"), "b") == texts(run / "evaluation" / "after")
+    base = str(tmp_path / "base")
+    assert vlsafe_main(["export", checkpoint, "--merge", "--lora-strength", "0", "--out", base]) == 0
+    assert asked(base, "c") == texts(run / "evaluation" / "before")
+
+
+def texts(out: Path) -> list[str]:
+    """The answers by item, whatever the benchmark was called."""
+    rows = [json.loads(line) for line in (out / "responses.jsonl").read_text().splitlines()]
+    return [row["text"] for row in sorted(rows, key=lambda row: row["id"].partition("/")[2])]
