@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+WAITS = "waits"
+"""The state that is no news."""
 _AROUND = 7
 """Lines of a terminal that are not rows: the table's head, its caption, the prompt."""
 
@@ -47,5 +49,6 @@ class Board:
             return
         for name, state in self._states().items():
             if self._told.get(name) != state:
-                self._console.print(f"{time.strftime('%H:%M:%S')} {name}: {state}", markup=False, soft_wrap=True)
                 self._told[name] = state
+                if state != WAITS:
+                    self._console.print(f"{time.strftime('%H:%M:%S')} {name}: {state}", markup=False, soft_wrap=True)

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from vlsafe.errors import ConfigError, VlsafeError
 from vlsafe.evaluation.records import write_text
-from vlsafe.studies.board import Board
+from vlsafe.studies.board import WAITS, Board
 from vlsafe.studies.runs import Run, read_run
 from vlsafe.studies.stage_file import Stage
 from vlsafe.studies.trials import Running, last_words, launch, locked
@@ -49,7 +49,7 @@ class Pipeline:
         self.directory = directory
         self.overlays = tuple(overlays)
         self.interval = interval
-        self.states = {stage.name: "waits" for stage in stages}
+        self.states = {stage.name: WAITS for stage in stages}
         self._steps: dict[str, int] = {}
         self._board = Board(self.table, lambda: self.states)
         self._prints: dict[Path, str] = {}
@@ -175,7 +175,7 @@ class Pipeline:
             with TemporaryDirectory() as folder:
                 command = [*self.command(stage, Path(folder)), "--print_config"]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
-            self.states[stage.name] = "waits"
+            self.states[stage.name] = WAITS
             if done.returncode:
                 problems.append(f"{stage.path}: {done.stderr.strip().removeprefix('error: ')}")
         if problems:
@@ -219,7 +219,7 @@ class Pipeline:
     def table(self, most: int | None = None) -> Table:
         """The stages; with ``most``, only the last so many of those that do not wait."""
         rows = self.rows()
-        shown = rows if most is None else [row for row in rows if row["state"] != "waits"][-most:]
+        shown = rows if most is None else [row for row in rows if row["state"] != WAITS][-most:]
         table = Table(caption=f"{_done(rows)} of {len(rows)} stages finished; rates in percent, after each stage")
         measured = {"asr": "ASR", "over_refusal": "over-refusal", "utility": "utility", "objective": "objective"}
         for column in ("stage", "after", "with", "state", *measured.values(), "seconds"):

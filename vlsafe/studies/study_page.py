@@ -12,7 +12,7 @@ from vlsafe.evaluation import markup
 from vlsafe.evaluation.markup import safe
 from vlsafe.evaluation.report_text import number
 from vlsafe.studies import study_plots as plots
-from vlsafe.studies.runs import Run, groups, settings
+from vlsafe.studies.runs import SEEDS, Run, groups, settings
 from vlsafe.studies.shares import over_share
 from vlsafe.studies.study_paper import beside_paper
 from vlsafe.studies.tradeoff import RULE, Spread, checkpoints, front, rank_correlation, recommended, spread
@@ -20,8 +20,12 @@ from vlsafe.studies.tradeoff import RULE, Spread, checkpoints, front, rank_corre
 _FEW = 3
 """Settings that fit into the sentence that recommends them; where runs differ in more, they are named instead."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-_MORE = ".wide { overflow-x: auto; } .wide td, .wide th { overflow-wrap: normal; }\n"
-_AXIS = 95
+_MORE = (
+    ".wide { overflow-x: auto; }\n"
+    ".parallel .tick { stroke: var(--card); stroke-width: 3px; paint-order: stroke; }\n"
+    "@media screen and (min-width: 761px) { .wide td, .wide th { overflow-wrap: normal; } }\n"
+)
+_AXIS = 130
 """Pixels that an axis of the plot of all settings needs, so that its name can be read."""
 _START = "model.init_args.backbone.init_args.checkpoint"
 
@@ -50,12 +54,13 @@ def _header(runs: Sequence[Run], keys: Sequence[str]) -> str:
     else:
         chosen = _and([run.label for run in best])
         if 0 < len(keys) <= _FEW:
-            chosen = ", ".join(f"{_short(key)} = {best[0].config.get(key)}" for key in keys)
+            chosen = ", ".join(f"{_short(key)} = {_told(_shown(best[0].config.get(key), {}))}" for key in keys)
         cost = f"attack success {number(fmean(r.asr for r in best))} %, over-refusal "
         cost += f"{number(fmean(r.over_refusal for r in best))} %"
         if all(run.utility is not None for run in best):
             cost += f", utility {number(fmean(run.utility or 0 for run in best))} %"
-        said = f"Recommended: {chosen}: {cost} (mean of {len(best)} runs)."
+        of = f" (mean of {len(best)} runs)" if len(best) > 1 else ""
+        said = f"Recommended: {chosen}: {cost}{of}."
     return (
         f'<header>\n<p class="eyebrow">vlsafe study report</p>\n<h1>{len(runs)} runs of {len(grouped)} settings</h1>\n'
         f'<p class="lead">{safe(said)}</p>\n<p class="meta">Rule: {safe(RULE)}. Refusals recognised by '
@@ -89,10 +94,14 @@ def _shares(runs: Sequence[Run], key: str) -> str:
         return [(value, spread(each)) for value, each in rates.items()]
 
     attack = plots.with_intervals(
-        over_seeds({share: [run.asr for run in each] for share, each in by_share.items()}), key, "Attack success"
+        over_seeds({share: [run.asr for run in each] for share, each in by_share.items()}),
+        _short(key),
+        "Attack success",
     )
     refusal = plots.with_intervals(
-        over_seeds({share: [run.over_refusal for run in each] for share, each in by_share.items()}), key, "Over-refusal"
+        over_seeds({share: [run.over_refusal for run in each] for share, each in by_share.items()}),
+        _short(key),
+        "Over-refusal",
     )
     told = markup.legend("Mean over the runs of a share, with Student's 95 % interval where there are several seeds.")
     figures = f"<figure>{attack}</figure><figure>{refusal}</figure>"
@@ -137,7 +146,7 @@ def _parallel(runs: Sequence[Run], keys: Sequence[str]) -> str:
 
 
 def _table(runs: Sequence[Run], keys: Sequence[str], out: Path) -> str:
-    columns = ("Run", *map(_short, keys), "Seed", "ASR, %", "Over-refusal, %", "Utility, %", "Objective")
+    columns = ("Run", "ASR, %", "Over-refusal, %", "Utility, %", "Objective", *map(_short, keys), "Seed")
     best, names = {run.path for run in front(runs)}, _models(runs)
     if any(_shown(run.config.get(_START), names) in names.values() for run in runs):
         told, ordered = "Every run, in the order in which they ended", sorted(runs, key=lambda run: run.created)
@@ -153,8 +162,8 @@ def _table(runs: Sequence[Run], keys: Sequence[str], out: Path) -> str:
         numbers = [
             "—" if value is None else number(value) for value in (run.asr, run.over_refusal, run.utility, run.objective)
         ]
-        cells = [safe(str(_shown(run.config.get(key, ""), names))) for key in keys]
-        rows.append(markup.row(columns, [name + chip, *cells, safe(str(run.seed)), *numbers]))
+        cells = [safe(_told(_shown(run.config.get(key, ""), names))) for key in (*keys, SEEDS[0])]
+        rows.append(markup.row(columns, [name + chip, *numbers, *cells]))
     table = markup.table(told, columns, [markup.body(rows)])
     return markup.section("Runs", f'<div class="wide">{table}</div>')
 
@@ -166,6 +175,10 @@ def _best_first(runs: Sequence[Run]) -> list[Run]:
 def _models(runs: Sequence[Run]) -> dict[str, str]:
     """Where a run's exported model lies -> what the run is called."""
     return {str((run.path / "model").resolve()): run.label for run in runs}
+
+
+def _told(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"
 
 
 def _and(words: Sequence[str]) -> str:

@@ -26,13 +26,11 @@ class Dot:
 
 
 def plane(dots: Sequence[Dot], x_title: str, y_title: str, right_is_better: bool) -> str:
-    """Every run as a dot, those of the front filled and joined; the corner to wish for is shaded."""
+    """Every run as a dot, those of the front filled; the corner to wish for is shaded."""
     x, y = Scale(0, 100, _LEFT, _RIGHT), Scale(0, 100, _BOTTOM, _TOP)
     corner, inner = (x(100), x(75)) if right_is_better else (x(0), x(25))
     body = [f'<polygon class="goal" points="{corner:.0f},{y(25):.0f} {inner:.0f},{_BOTTOM} {corner:.0f},{_BOTTOM}"/>']
     body += percent_axes(x, y, x_title, f"{y_title}, %", _FRAME)
-    best = sorted((dot.x, dot.y) for dot in dots if dot.best)
-    body.append(f'<polyline class="raw" points="{" ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in best)}"/>')
     body += [_dot(x(dot.x), y(dot.y), "after" if dot.best else "before", dot.label) for dot in dots]
     said = "; ".join(f"{dot.label}: {y_title} {number(dot.y)}, {x_title} {number(dot.x)}" for dot in dots)
     return svg(360, 300, f"{y_title} against {x_title}", said, "".join(body), "plane")
@@ -100,11 +98,11 @@ def _axis(values: Sequence[float | str], bottom: float, top: float) -> tuple[dic
     numbers = [value for value in values if not isinstance(value, str)]
     if len(numbers) == len(values) and max(numbers) > min(numbers):
         scale = Scale(min(numbers), max(numbers), bottom, top)
-        return {v: scale(v) for v in numbers}, [(f"{v:.3g}", scale(v)) for v in (min(numbers), max(numbers))]
-    kinds = list(dict.fromkeys(values))
+        return {v: scale(v) for v in numbers}, [(f"{v:.4g}", scale(v)) for v in (min(numbers), max(numbers))]
+    kinds = sorted(dict.fromkeys(values), key=lambda kind: (0, kind, 0) if isinstance(kind, str) else (1, "", kind))
     place = Scale(0, max(len(kinds) - 1, 1), bottom, top)
     heights = {kind: place(index) for index, kind in enumerate(kinds)}
-    return heights, [(f"{k:.3g}" if not isinstance(k, str) else k[-14:], height) for k, height in heights.items()]
+    return heights, [(f"{k:.4g}" if not isinstance(k, str) else k[-14:], height) for k, height in heights.items()]
 
 
 def _dot(x: float, y: float, kind: str, label: str) -> str:
