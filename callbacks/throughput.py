@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +17,7 @@ from vlsafe.data.encoding import IGNORE
 from vlsafe.errors import ConfigError
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.planning.flops import language_flops
-
-_Mark = float | torch.cuda.Event
+from vlsafe.step_account import Mark, elapsed, mark
 
 
 @dataclass
@@ -31,9 +29,9 @@ class _Window:
     samples: int = 0
     positions: int = 0
     counts: Tensor | None = None
-    copied: _Mark | None = None
-    waits: list[tuple[_Mark, _Mark]] = field(default_factory=list)
-    works: list[tuple[_Mark, _Mark]] = field(default_factory=list)
+    copied: Mark | None = None
+    waits: list[tuple[Mark, Mark]] = field(default_factory=list)
+    works: list[tuple[Mark, Mark]] = field(default_factory=list)
 
 
 class Throughput(L.Callback):
@@ -57,8 +55,8 @@ class Throughput(L.Callback):
             raise ConfigError(f"Throughput.peak_tflops is {peak_tflops}, must be above 0")
         self.every_n_steps = every_n_steps
         self.peak_tflops = peak_tflops
-        self.fetching: _Mark | None = None
-        self._working: _Mark | None = None
+        self.fetching: Mark | None = None
+        self._working: Mark | None = None
         self._window = _Window()
         self._closed: _Window | None = None
 
@@ -158,27 +156,6 @@ class _Last(L.Callback):
     on_train_epoch_start: Callable[..., None] = _now
     on_train_batch_end: Callable[..., None] = _now
     on_validation_end: Callable[..., None] = _now
-
-
-def mark(device: torch.device) -> _Mark:
-    """Now, on the device's own clock: on a GPU when it comes to this point, which nobody waits for."""
-    if device.type != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record(torch.cuda.current_stream(device))
-    return event
-
-
-def elapsed(spans: list[tuple[_Mark, _Mark]]) -> float:
-    """Seconds of all spans together; waits for the device where it has not come to their ends."""
-    total = 0.0
-    for begin, end in spans:
-        if isinstance(begin, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
-            end.synchronize()
-            total += begin.elapsed_time(end) / 1000
-        elif isinstance(begin, float) and isinstance(end, float):
-            total += end - begin
-    return total
 
 
 def peak_memory(device: torch.device) -> int:

@@ -9,11 +9,13 @@ import os
 import sys
 
 import vlsafe
+from vlsafe.account import program_begins
 from vlsafe.verbs import VERBS, Verb
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. ``argv`` excludes the program's name and defaults to the process's arguments."""
+    program_begins()
     argv = sys.argv[1:] if argv is None else argv
     try:
         status = _dispatch(argv)

@@ -21,8 +21,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils.logging import disable_progress_bar
 
+from vlsafe.account import Account
 from vlsafe.checkpointing import AtomicCheckpointIO
-from vlsafe.cli_errors import readable, told_by_us
+from vlsafe.cli_errors import REFUSALS, readable, refused, told_by_us
 from vlsafe.data.datamodule import ConversationData
 from vlsafe.errors import ConfigError, together
 from vlsafe.fetch.paths import use_cache
@@ -80,9 +81,11 @@ class VlsafeCLI(LightningCLI):
 
     def __init__(self, *args: Any, verb: str | None, **kwargs: Any) -> None:
         self._verb = verb
+        self._account = Account("imports")
+        self._account.enter("configuration")
         super().__init__(*args, **kwargs)
 
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's needs no instance
+    def subcommands(self) -> dict[str, set[str]]:
         """The verb that was asked for: the parsers of all four would take a second of every start."""
         return {verb: skipped for verb, skipped in LightningCLI.subcommands().items() if verb == self._verb}
 
@@ -115,6 +118,18 @@ class VlsafeCLI(LightningCLI):
             found = checkpoint_to_resume(Path(config.run_dir) / "checkpoints")
             config.ckpt_path = None if found is None else str(found)
 
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()
+        self.parser.add_instantiator(self._instance, object)  # after Lightning's own, which are for model and data
+
+    def _instance(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
+        """An object that the config names. What others' classes say of wrong arguments is told with the config's key."""
+        try:
+            return class_type(*args, **kwargs)
+        except REFUSALS as error:
+            config = self.config.get(str(self.subcommand), self.config)
+            raise told_by_us(error) or refused(error, class_type, kwargs, config) from error
+
     def instantiate_classes(self) -> None:
         """Build trainer, model and data. Where one is wrong, the others are built too, so that all is told at once."""
         try:
@@ -133,6 +148,7 @@ class VlsafeCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """What can be seen without weights is seen before they load."""
+        self._account.enter("open data")
         together(self.datamodule.open, self._get(self.config_init, "evaluation").check)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -148,7 +164,8 @@ class VlsafeCLI(LightningCLI):
                 self._flat_config(), Path(resumed) if resumed else None, self._get(self.config_init, "resume_changed")
             )
         )
-        mine.append(RunRecorder(run_dir, self._get(self.config_init, "evaluation")))
+        recorder = RunRecorder(run_dir, self._get(self.config_init, "evaluation"), self._account)
+        mine = [recorder.steps, *mine, recorder]
         if resumed:
             rank_zero_only(set_metrics_aside)(run_dir)
         # metrics.csv is always written: the report's curves come from it
@@ -164,7 +181,10 @@ class VlsafeCLI(LightningCLI):
             "enable_model_summary": False,  # the component table says more
             "use_distributed_sampler": False,  # the Mixture already gives each rank its own samples
         }
-        return super()._instantiate_trainer(config, callbacks)
+        try:
+            return super()._instantiate_trainer(config, callbacks)
+        except REFUSALS as error:
+            raise told_by_us(error) or ConfigError(f"trainer: {error}") from error
 
     def _strategy(self, config: dict[str, Any]) -> Any:
         """Our strategies by name; any other is left to Lightning. What ``auto`` is depends on what ``fit`` needs."""
@@ -221,7 +241,9 @@ def built(argv: list[str], run: bool = False) -> VlsafeCLI:
             auto_configure_optimizers=False,
             save_config_callback=RunConfig,
             save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
-            parser_kwargs=_PARSER if verb is None else {
+            parser_kwargs=_PARSER
+            if verb is None
+            else {
                 **_PARSER,
                 verb: {**_PARSER, "description": _READS_WRITES[verb]},
             },

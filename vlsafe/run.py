@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 
+from vlsafe.account import Account, divided
 from vlsafe.answering import Decoding
 from vlsafe.data.datamodule import ConversationData
 from vlsafe.environment import describe
@@ -31,6 +29,7 @@ from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.responder import ModelResponder
 from vlsafe.run_metrics import put_metrics_back
 from vlsafe.run_report import final_values, gathered
+from vlsafe.step_account import StepAccount
 from vlsafe.stopping import StopSignals
 
 
@@ -79,24 +78,25 @@ class RunRecorder(Checkpoint):
     the end it merges the adapter away, and nothing may want to save a checkpoint after that.
     """
 
-    def __init__(self, directory: Path, plan: EvaluationPlan) -> None:
+    def __init__(self, directory: Path, plan: EvaluationPlan, account: Account) -> None:
         self.directory = directory
         self.plan = plan
-        self.phases: dict[str, float] = {}
+        self.account = account
+        self.steps = StepAccount(account)
         self._stop = StopSignals()
         self._stopped = False
-        self._train_began = 0.0
         self._first = True
 
     # --- phases ---------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def _begin(self, phase: str) -> None:
         if self._first:
-            Console(stderr=True).rule(name, align="left")
-        began = time.perf_counter()
-        yield
-        self.phases[name] = self.phases.get(name, 0.0) + time.perf_counter() - began
+            Console(stderr=True).rule(phase, align="left")
+        self.account.enter(phase)
+
+    def _seconds(self, data: ConversationData) -> dict[str, float]:
+        """By phase until now, training by its parts."""
+        return divided(self.account.seconds(), "train", self.steps.parts(data))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage in ("fit", "test"):
@@ -106,13 +106,16 @@ class RunRecorder(Checkpoint):
             self.directory.mkdir(parents=True, exist_ok=True)
             environment = json.dumps(describe(), indent=2)
             (self.directory / "environment.json").write_text(environment + "\n", encoding="utf-8")
+        self.account.enter("load")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
         before = self.directory / "evaluation" / "before"
         if trainer.ckpt_path is None and self.plan.benchmarks:
             whole = consolidated(pl_module)
-            with self.phase("evaluate before"), whole.before_tuning():
+            self._begin("evaluate before")
+            with whole.before_tuning():
                 self._evaluate(trainer, whole, before)
+        self.account.enter("start of training")
 
     def _evaluate(self, trainer: L.Trainer, whole: SafetyFineTuning, out: Path) -> None:
         """By all processes, each its share of the items; where the model is spread over them, by the first, which alone
@@ -123,12 +126,10 @@ class RunRecorder(Checkpoint):
         trainer.strategy.barrier()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._train_began = time.perf_counter()
         self._stop.begin()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
         self._stop.end()
-        self.phases["train"] = time.perf_counter() - self._train_began
         if self._stopped:
             config, checkpoint = self.directory / "config.yaml", self.directory / "checkpoints" / "interrupted.ckpt"
             raise self._stop.error(
@@ -137,15 +138,17 @@ class RunRecorder(Checkpoint):
             )
         if trainer.fast_dev_run:
             return
+        self.account.enter("last checkpoint")
         trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt", weights_only=False)
+        self.account.enter("export")
         whole = consolidated(pl_module)
         if self._first:
             self._export(trainer, pl_module, whole)
         elif pl_module.sharded is None:
             merge(whole)  # what the first process has exported, to answer with
         if self.plan.benchmarks:
-            with self.phase("evaluate after"):
-                self._evaluate(trainer, whole, self.directory / "evaluation" / "after")
+            self._begin("evaluate after")
+            self._evaluate(trainer, whole, self.directory / "evaluation" / "after")
             if self._first:
                 self._report(trainer, trainer.datamodule, whole)
 
@@ -156,14 +159,15 @@ class RunRecorder(Checkpoint):
         for logger in trainer.loggers:
             logger.save()
         put_metrics_back(self.directory)
-        with self.phase("export"):
-            data = trainer.datamodule
-            adapter_card = model_card(self.directory, whole, data, adapter=True)
-            export_adapter(whole, self.directory / "adapter", adapter_card)
-            export_model(whole, self.directory / "model", model_card(self.directory, whole, data))
+        self._begin("export")
+        data = trainer.datamodule
+        adapter_card = model_card(self.directory, whole, data, adapter=True)
+        export_adapter(whole, self.directory / "adapter", adapter_card)
+        export_model(whole, self.directory / "model", model_card(self.directory, whole, data))
 
     def _report(self, trainer: L.Trainer, data: ConversationData, module: SafetyFineTuning) -> None:
-        report = gathered(self.directory, data, module, self.phases)
+        self.account.enter("report")
+        report = gathered(self.directory, data, module, lambda: self._seconds(data))
         page = write_report(report, self.directory)
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):  # metrics.csv is whole by now; report.json holds these
@@ -178,8 +182,8 @@ class RunRecorder(Checkpoint):
         if not self.plan.benchmarks:
             return
         whole = consolidated(pl_module)
-        with self.phase("evaluate"):
-            self._evaluate(trainer, whole, self.directory / "evaluation" / "test")
+        self._begin("evaluate")
+        self._evaluate(trainer, whole, self.directory / "evaluation" / "test")
 
     def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         (self.directory / "predictions.jsonl").unlink(missing_ok=True)

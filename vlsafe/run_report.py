@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from vlsafe.studies.objective import logged, objective
 
 
 def gathered(
-    directory: Path, data: ConversationData, module: SafetyFineTuning, phases: dict[str, float]
+    directory: Path, data: ConversationData, module: SafetyFineTuning, phases: Callable[[], dict[str, float]]
 ) -> dict[str, Any]:
-    """The report of a finished run, from its directory. Without an evaluation before it shows one side only."""
+    """The report of a finished run, from its directory, and ``phases``: seconds by phase until it is called. Without an
+    evaluation before it shows one side only."""
     before, after = directory / "evaluation" / "before", directory / "evaluation" / "after"
     paired = (before / "metrics.json").exists()
     last = read_folder(after)
@@ -34,7 +36,8 @@ def gathered(
         scored = score(last.items, last.responses, last.verdicts, last.benchmarks)
         metrics = {name: {"after": metric_row(metric)} for name, metric in scored.items()}
     directed = directions(last.items, list(metrics), last.benchmarks)
-    return {
+    training = sum(seconds for phase, seconds in phases().items() if phase.startswith("train"))
+    report = {
         "title": directory.name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "judge": last.judge,
@@ -43,14 +46,14 @@ def gathered(
         "objective": objective(metrics, directed),
         "forgetting": forgetting(first, last) if first else [],
         "trained": module.trained,
-        "data": data_row(data, module.seen, phases.get("train", 0.0)),
-        "phases": [{"name": name, "seconds": seconds} for name, seconds in phases.items()],
+        "data": data_row(data, module.seen, training),
         "curves": curves_from_csv(directory / "metrics.csv"),
         "agreement": folder_agreements(after),
         "examples": folder_examples(first, last),
         "environment": versions(),
         "notes": [] if paired else ["This run was resumed before its first evaluation was complete: no before side."],
     }
+    return report | {"phases": [{"name": name, "seconds": seconds} for name, seconds in phases().items()]}
 
 
 def final_values(report: dict[str, Any]) -> dict[str, float]:

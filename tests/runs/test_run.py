@@ -22,7 +22,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_leaves_everything_behind(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", "--config", str(config)]) == 0
+    began = time.perf_counter()
+    assert main(["fit", "--config", str(config), "--checkpoints.every=2"]) == 0
+    wall = time.perf_counter() - began
     run = tmp_path / "run"
     names = ("config.yaml", "environment.json", "metrics.csv", "report.json", "report.html")
     assert [name for name in names if not (run / name).is_file()] == []
@@ -41,7 +43,7 @@ def test_a_run_leaves_everything_behind(config: Path, tmp_path: Path, capsys: py
     }
     assert 0 < report["data"]["loading"]["wait_share"] < 1
     assert "Training waited for data" in (run / "report.html").read_text()
-    assert [phase["name"] for phase in report["phases"]] == ["evaluate before", "train", "export", "evaluate after"]
+    _every_phase_is_told(report["phases"], wall)
     assert {row["component"]: row["trainable"] > 0 for row in report["trained"]} == {
         "vision": False,
         "projector": True,
@@ -56,6 +58,21 @@ def test_a_run_leaves_everything_behind(config: Path, tmp_path: Path, capsys: py
             "language_model"
         ]
     )
+
+
+def _every_phase_is_told(phases: list[dict[str, Any]], wall: float) -> None:
+    named = sum(phase["seconds"] for phase in phases if phase["name"] != "train: rest")
+    assert 0.95 * wall < named <= wall
+    around = [phase["name"] for phase in phases if not phase["name"].startswith("train: ")]
+    assert around == [
+        *("imports", "configuration", "open data", "load", "evaluate before", "start of training"),
+        *("end of training", "last checkpoint", "export", "evaluate after", "report"),
+    ]
+    parts = {phase["name"].removeprefix("train: "): phase["seconds"] for phase in phases if phase["name"] not in around}
+    assert set(parts) == {
+        *("wait for data", "encode", "forward, vision", "forward, projector", "forward, language", "head and loss"),
+        *("backward", "optimizer", "validation", "checkpoints", "callbacks", "logging", "rest"),
+    } and all(seconds >= 0 for seconds in parts.values())
 
 
 def test_the_exported_model_answers_as_the_report_says(config: Path, tmp_path: Path) -> None:
@@ -164,6 +181,19 @@ def test_the_probe_logs_while_training(config: Path, tmp_path: Path) -> None:
         "step-000002",
         "step-000004",
     ]
+
+
+@pytest.mark.slow
+def test_phases_explain_the_time_of_the_process(config: Path, tmp_path: Path) -> None:
+    """From its launch to its end, imports included, with Lightning's own profiler beside it."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "vlsafe", "fit", "--config", str(config), "--trainer.profiler=simple"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    wall = time.perf_counter() - began
+    assert done.returncode == 0, done.stderr[-2000:]
+    phases = json.loads((tmp_path / "run" / "report.json").read_text())["phases"]
+    named = sum(phase["seconds"] for phase in phases if phase["name"] != "train: rest")
+    assert 0.95 * wall < named <= wall
 
 
 @pytest.mark.slow
