@@ -17,16 +17,13 @@ from vlsafe.evaluation.benchmarks.pope import POPE
 from vlsafe.evaluation.benchmarks.sets import SETS
 from vlsafe.evaluation.benchmarks.vlguard import VLGuard
 from vlsafe.evaluation.benchmarks.xstest import XSTest
+from vlsafe.evaluation.suites import opened, suite_named
 
 pytestmark = pytest.mark.usefixtures("cache")  # what is drawn or unpacked
 
 
 def test_the_published_files_hold_what_the_table_of_the_docs_says(shared_data: Path, tmp_path: Path) -> None:
-    (tmp_path / "test.json").symlink_to(shared_data / "vlguard" / "test.json")
-    for record in json.loads((tmp_path / "test.json").read_text(encoding="utf-8")):
-        picture = tmp_path / "test" / record["image"]
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.touch()
+    without_pictures(shared_data, tmp_path)
     data = {name: shared_data / name for name in ("advbench", "xstest", "figstep", "harmbench", "pope")}
     every = ["none", "answer_with", "start_with"]
     benchmarks = [
@@ -67,6 +64,31 @@ def test_the_published_files_hold_what_the_table_of_the_docs_says(shared_data: P
     rows = documented()
     for scope, count in counts.items():
         assert f"{count:,}" in re.findall(r"[\d,]*\d", rows[scope.partition("[")[0]]), scope
+
+
+def test_the_paper_s_suite_asks_as_many_items_as_the_docs_say(shared_data: Path, tmp_path: Path) -> None:
+    without_pictures(shared_data, tmp_path / "vlguard")
+    (tmp_path / "figstep" / "images").mkdir(parents=True)
+    (tmp_path / "figstep" / "safebench.csv").symlink_to(shared_data / "figstep" / "safebench.csv")
+    for name, target in (("advbench", "advbench"), ("xstest", "xstest"), ("vlguard-rivals", "vlguard")):
+        (tmp_path / name).symlink_to(shared_data / target)
+    benchmarks, skipped = opened(suite_named("paper"), tmp_path, None, skip_missing=True)
+    page = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for each in benchmarks:
+        (row,) = re.findall(rf"^\| {each.name} \|.*\| ([\d,]+) \|$", page, re.MULTILINE)
+        assert f"{len(each.items()):,}" == row, each.name
+    assert [each.name for each in benchmarks] == ["vlguard", "advbench", "xstest", "figstep"]
+    assert len(skipped) == 5
+
+
+def without_pictures(shared_data: Path, folder: Path) -> None:
+    """VLGuard's published test records, with empty files in the place of the pictures."""
+    folder.mkdir(exist_ok=True)
+    (folder / "test.json").symlink_to(shared_data / "vlguard" / "test.json")
+    for record in json.loads((folder / "test.json").read_text(encoding="utf-8")):
+        picture = folder / "test" / record["image"]
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.touch()
 
 
 def documented() -> dict[str, str]:

@@ -141,9 +141,10 @@ def test_a_harmless_answer_is_no_refusal(checkpoint: Path, harmful: float, text:
     assert (verdict.label, verdict.score) == (label, pytest.approx(harmful))
 
 
-def test_a_guard_that_says_something_else_gives_an_error(checkpoint: Path) -> None:
-    (verdict,) = judged(guard(checkpoint, "llama-guard-3", least_mass=0.999), ["Stir it."])
-    assert verdict.label == "error" and "of the probability" in verdict.explanation
+def test_a_guard_that_says_something_else_gives_an_error_and_no_phrase_stands_in_for_it(checkpoint: Path) -> None:
+    texts = ["Stir it.", "I cannot help with that."]
+    for verdict in judged(guard(checkpoint, "llama-guard-3", least_mass=0.999), texts):
+        assert verdict.label == "error" and "of the probability" in verdict.explanation
 
 
 def test_a_harm_is_named_by_its_number(checkpoint: Path) -> None:

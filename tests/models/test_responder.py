@@ -15,7 +15,8 @@ from vlsafe.conversation import Conversation, ImageRef, user
 from vlsafe.data.collate import Collate
 from vlsafe.data.encoding import Encoding
 from vlsafe.models.adaptation import Components, Tuning
-from vlsafe.models.responder import ModelResponder, end_tokens, weights_fingerprint
+from vlsafe.models.greedy import greedy, suits
+from vlsafe.models.responder import ModelResponder, by_generate, end_tokens, weights_fingerprint
 
 SHORT = Decoding(max_new_tokens=12)
 
@@ -52,6 +53,39 @@ def test_a_batch_gives_the_answers_that_its_prompts_get_alone(
     assert [answer.prompt for answer in alone] == [Encoding(backbone.processor).prompt(p).text for p in prompts]
 
 
+@pytest.mark.parametrize("encoder", ["clip", "efficientnet_lite0"])
+@pytest.mark.parametrize("beginning", ["", "You answer in a few words. "])
+@pytest.mark.parametrize("least", [1, 4])
+def test_the_fast_path_gives_the_tokens_of_generate(
+    encoder: str, beginning: str, least: int, tokenizer: Path, prompts: list[Conversation]
+) -> None:
+    """Rows of which some end early, so that they leave the batch; with and without a common beginning."""
+    backbone = composed(tokenizer, encoder, system_prompt=beginning or None)
+    model, encoding = seeded_model(backbone), Encoding(backbone.processor, backbone.system_prompt)
+    assert suits(model)
+    batch = Collate(0, "left")([encoding.prompt(prompt) for prompt in prompts])
+    free = greedy(model, batch.inputs, [], 12)
+    ends = sorted({row[2] for row in free[:2]} | {free[3][5]})  # tokens that end some rows soon, and others not
+    fast = greedy(model, batch.inputs, ends, 12, least)
+    told = by_generate(model, backbone.processor, batch.inputs, ends, Decoding(12, min_new_tokens=least))
+    assert fast == [cut(row, ends) for row in told]
+    assert len({len(row) for row in fast}) > 1
+    one = Collate(0, "left")([encoding.prompt(prompts[1])])
+    assert greedy(model, one.inputs, ends, 12, least) == fast[1:2]
+
+
+def cut(row: list[int], ends: list[int]) -> list[int]:
+    """Without the padding behind the end."""
+    return row[: next((place + 1 for place, token in enumerate(row) if token in ends), len(row))]
+
+
+def test_a_model_that_asks_for_more_than_the_likeliest_token_is_left_to_generate(tokenizer: Path) -> None:
+    model = seeded_model(composed(tokenizer))
+    assert suits(model)
+    model.generation_config.repetition_penalty = 1.3
+    assert not suits(model)
+
+
 def test_left_padding_leaves_the_next_tokens_logits_alone(tokenizer: Path, prompts: list[Conversation]) -> None:
     backbone = composed(tokenizer)
     model, encoding = seeded_model(backbone), Encoding(backbone.processor)
@@ -80,14 +114,14 @@ def test_a_batch_that_the_model_refuses_is_an_error_of_its_prompts_alone(
 ) -> None:
     backbone = composed(tokenizer)
     model = seeded_model(backbone)
-    generate = model.generate
+    forward = model.forward
 
     def sometimes(**inputs: Any) -> Any:
         if "pixel_values" in inputs:
             raise torch.OutOfMemoryError("no memory left")
-        return generate(**inputs)
+        return forward(**inputs)
 
-    monkeypatch.setattr(model, "generate", sometimes)
+    monkeypatch.setattr(model, "forward", sometimes)
     found = answers(ModelResponder(model, backbone, batch_size=3), prompts)
     assert [answer.finish == "error" for answer in found] == [bool(prompt.images) for prompt in prompts]
     assert found[1].error == "OutOfMemoryError: no memory left"

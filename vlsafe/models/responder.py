@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from vlsafe.data.collate import Batch, Collate
 from vlsafe.data.encoding import IGNORE, Encoded, Encoding
 from vlsafe.models.backbones.base import Backbone
 from vlsafe.models.fingerprint import fingerprint
+from vlsafe.models.greedy import READ, greedy, suits
 from vlsafe.models.modes import evaluating
 from vlsafe.models.strength import base_tensors
 
@@ -109,34 +110,50 @@ def log_likelihoods(
     return chosen.masked_fill(following == IGNORE, 0).sum(1).cpu()
 
 
-@torch.inference_mode()
 def generated(
     model: PreTrainedModel | PeftModel, processor: ProcessorMixin, batch: Batch, decoding: Decoding
 ) -> list[Answer]:
     """One Answer a row of a left-padded batch."""
-    tokenizer = processor.tokenizer
-    ends = end_tokens(model, processor)
+    batch, ends = batch.to(next(model.parameters()).device), end_tokens(model, processor)
     with evaluating(model):
-        tokens: Tensor = model.generate(
-            **batch.to(next(model.parameters()).device).inputs,
-            do_sample=decoding.temperature > 0,
-            temperature=decoding.temperature or None,
-            top_p=None,
-            top_k=None,
-            max_new_tokens=decoding.max_new_tokens,
-            min_new_tokens=decoding.min_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=ends,
-            use_cache=True,
-        )
+        if decoding.temperature == 0 and batch.inputs.keys() <= READ and suits(model):
+            rows = greedy(model, batch.inputs, ends, decoding.max_new_tokens, decoding.min_new_tokens)
+        else:
+            rows = by_generate(model, processor, batch.inputs, ends, decoding)
     answers = []
-    for row in tokens[:, batch.inputs["input_ids"].shape[1] :].tolist():
+    for row in rows:
         length = next((place for place, token in enumerate(row) if token in ends), None)
-        text = tokenizer.decode(row[:length], skip_special_tokens=True).strip()
+        text = processor.tokenizer.decode(row[:length], skip_special_tokens=True).strip()
         answers.append(
             Answer(text, "", len(row) if length is None else length + 1, "length" if length is None else "eos")
         )
     return answers
+
+
+@torch.inference_mode()
+def by_generate(
+    model: PreTrainedModel | PeftModel,
+    processor: ProcessorMixin,
+    inputs: Mapping[str, Tensor],
+    ends: list[int],
+    decoding: Decoding,
+) -> list[list[int]]:
+    """The new tokens of each row as transformers' ``generate`` has them: for every model, and the reference of
+    :func:`vlsafe.models.greedy.greedy`. What follows an end token is padding."""
+    tokens: Tensor = model.generate(
+        **inputs,
+        do_sample=decoding.temperature > 0,
+        temperature=decoding.temperature or None,
+        top_p=None,
+        top_k=None,
+        max_new_tokens=decoding.max_new_tokens,
+        min_new_tokens=decoding.min_new_tokens,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        eos_token_id=ends,
+        use_cache=True,
+    )
+    rows: list[list[int]] = tokens[:, inputs["input_ids"].shape[1] :].tolist()
+    return rows
 
 
 def end_tokens(model: PreTrainedModel | PeftModel, processor: ProcessorMixin) -> list[int]:
