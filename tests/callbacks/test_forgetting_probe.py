@@ -13,13 +13,15 @@ import torch
 import yaml
 
 from callbacks import ForgettingProbe
-from callbacks.forgetting import _log_probabilities
-from tests.tiny import composed, save_tokenizer, seeded_model
+from callbacks.openings import Opened, predictions
+from tests.tiny import ask, composed, draw, save_tokenizer, seeded_model
 from vlsafe.__main__ import main
-from vlsafe.data.encoding import Encoding
+from vlsafe.conversation import ImageRef
+from vlsafe.data.encoding import IGNORE, Encoding
 from vlsafe.errors import ConfigError
 from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.records import Item
+from vlsafe.models.responder import end_tokens
 
 
 class Two(Benchmark):
@@ -56,18 +58,48 @@ def test_margins_are_those_of_the_chain_rule(ready: tuple[ForgettingProbe, Any])
             logs[opening] = sum(logits[len(prompt) - 1 + k, token] for k, token in enumerate(ids))
         refusing = torch.logaddexp(logs["No"], logs["I am sorry"])
         expected.append(float(refusing - logs["Sure"]))
-    assert probe.margins(module) == pytest.approx(expected, abs=1e-4)
+    assert probe._margins(probe._read(module)[0]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_divergence_from_itself_is_zero_and_grows(ready: tuple[ForgettingProbe, Any]) -> None:
     probe, module = ready
-    start = probe._distributions(module)
+    start = probe._read(module)[1]
     assert start.shape[0] == len("Sure")
-    assert torch.equal(probe._distributions(module), start)
+    assert torch.equal(probe._read(module)[1], start)
     with torch.no_grad():
         module.model.get_output_embeddings().weight.mul_(3)
-    now = _log_probabilities(module, probe._benign[0])
+    now = probe._read(module)[1]
     assert float((start.exp() * (start - now)).sum(-1).mean()) > 0
+
+
+def test_reading_each_prompt_once_gives_the_numbers_of_reading_it_for_each_opening(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = composed(save_tokenizer(tmp_path, eos_token="<|im_end|>"))
+    picture = draw(tmp_path)
+    encoding = Encoding(backbone.processor, None)
+    model = seeded_model(backbone)
+    ends = torch.tensor(end_tokens(model, backbone.processor))
+
+    def opened(question: str, *pictures: ImageRef) -> Opened:
+        samples = []
+        for opening in ("No", "I am sorry", "Sure, here"):
+            sample = encoding.sample(ask(question, opening, *pictures))
+            sample.labels[torch.isin(sample.labels, ends)] = IGNORE
+            samples.append(sample)
+        return Opened(samples)
+
+    prompts = [opened("hi"), opened("what is this?", picture), opened("a longer one, in words alone")]
+    passes = []
+    model.register_forward_pre_hook(lambda *_: passes.append(1))
+    once = predictions(model, prompts, 0)
+    assert len(passes) == 2
+    monkeypatch.setattr("callbacks.openings.suits", lambda model: False)
+    each = predictions(model, prompts, 0)
+    assert len(passes) == 3
+    for ours, theirs in zip(once, each, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.shape == other.shape and torch.allclose(one, other, atol=1e-4)
 
 
 def test_a_run_logs_margins_from_its_start(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
