@@ -39,8 +39,8 @@ class ForgettingProbe(Probe):
       complying opening, after each benign prompt, in nats a token.
 
     Nothing is generated: :mod:`callbacks.openings` reads prompts and openings. ``evaluation/probe/margins.jsonl`` in
-    the run directory holds every margin; the start's distributions are kept beside it, so that a resumed run compares with
-    the same start.
+    the run directory holds every margin; the start's distributions are kept beside it, so that a resumed run compares
+    with the same start.
 
     Args:
         benchmarks: whose harm-side and benign-side items are the prompts, each with a small ``limit``.
