@@ -5,8 +5,8 @@
 Trains the quickstart (or the configs that are named, each laid over the last) for so many steps, without evaluation,
 with both probes as sweeps/overlays/tracked.yaml has them, but looking four times within these steps, so that steps and
 probes alternate. Prints what a step and a probe cost, what a probe makes ready at the start spread over its looks, and
-the share that it has at its own interval (that of the ForgettingProbe is its default of 100 steps). Aim: at most 5 % for
-the ForgettingProbe; exit status 1 when it takes more. Needs `python -m vlsafe fetch small`.
+the share that it has at its own interval (that of the ForgettingProbe is its default of 100 steps). Aim: at most 5 %
+for the ForgettingProbe; exit status 1 when it takes more. Needs `python -m vlsafe fetch small`.
 """
 
 from __future__ import annotations
