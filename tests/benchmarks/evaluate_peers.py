@@ -1,13 +1,14 @@
 """Answers a second: the official loop, Hugging Face's batched generate, and vlsafe, on the same items.
 
     python -m vlsafe fetch small
-    python tests/benchmarks/evaluate_peers.py [--model DIR] [--items 48] [--batch-size 16] [--max-new-tokens 20]
+    python tests/benchmarks/evaluate_peers.py [--model DIR] [--items 48] [--turn 48] [--batch-size 16] [--max-new-tokens 20]
 
 The *official* loop is that of VLGuard's script: one item at a time, preprocessed and generated alone, with the KV
 cache. *Batched* is what a user of transformers would write: the processor on lists of text and of pictures, left
 padding, in the order of the file, text-only items in batches of their own. Without --model the quickstart's parts are
-joined, with an untrained projector. Greedy, fp32. Aim: vlsafe at least 3 times the official loop, the same answers.
-Exit status 1 when the answers differ or the aim is missed. Only an idle machine gives times that mean something.
+joined, with an untrained projector. Greedy, fp32. Aim: vlsafe at least 4 times the official loop, the same answers.
+Exit status 1 when the answers differ or the aim is missed. On a machine that others use, only ratios of processor time mean
+something; the ways take turns of --turn items, so that all of them meet the same neighbours.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from vlsafe.evaluation.benchmarks.vlguard import VLGuard  # noqa: E402
 from vlsafe.models.backbones.base import Backbone  # noqa: E402
 from vlsafe.models.responder import ModelResponder, end_tokens  # noqa: E402
 
-AIM = 3.0
+AIM = 4.0
 Way = Callable[[Sequence[Conversation]], list[str]]
 
 
@@ -89,6 +90,7 @@ def main() -> int:
     parser.add_argument("--model", help="a Hugging Face directory, such as runs/quickstart/model")
     parser.add_argument("--drawn", default="cache:drawn-safety", help="folder of the drawn safety data")
     parser.add_argument("--items", type=int, default=48)
+    parser.add_argument("--turn", type=int, default=48, help="items that one way answers before the next one's turn")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-new-tokens", type=int, default=20)
     options = parser.parse_args()
@@ -115,19 +117,25 @@ def main() -> int:
         return [found[place].error or found[place].text for place in range(len(asked))]
 
     ways: dict[str, Way] = {"official loop": official, "batched generate": batched, "vlsafe": ours}
-    speeds, answers = {}, {}
+    clock, processor = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
+    answers: dict[str, list[str]] = {name: [] for name in ways}
     for name, way in ways.items():
         way(prompts[:1])  # what is done once is not counted
-        began = time.perf_counter()
-        answers[name] = way(prompts)
-        speeds[name] = len(prompts) / (time.perf_counter() - began)
-    first = speeds["official loop"]
+    for start in range(0, len(prompts), options.turn):
+        for name, way in ways.items():
+            began, spent = time.perf_counter(), time.process_time()
+            answers[name] += way(prompts[start : start + options.turn])
+            clock[name] += time.perf_counter() - began
+            processor[name] += time.process_time() - spent
     print(f"{len(prompts)} items, batches of {size}, at most {most} new tokens, {torch.get_num_threads()} threads")
-    for name, speed in speeds.items():
-        same = sum(mine == theirs for mine, theirs in zip(answers[name], answers["official loop"], strict=True))
-        print(f"{name:<18}{speed:>8.2f} items/s {speed / first:>6.2f} x   {same} of {len(prompts)} answers the same")
-    equal = answers["vlsafe"] == answers["official loop"]
-    return 0 if equal and speeds["vlsafe"] >= AIM * first else 1
+    print(f"{'':<18}{'items a second':>16}{'times':>8}{'by processor time':>20}{'answers the same':>19}")
+    first = "official loop"
+    times = {name: processor[first] / each for name, each in processor.items()}
+    for name in ways:
+        same = sum(mine == theirs for mine, theirs in zip(answers[name], answers[first], strict=True))
+        speed, ratio = len(prompts) / clock[name], clock[first] / clock[name]
+        print(f"{name:<18}{speed:>16.2f}{ratio:>8.2f}{times[name]:>20.2f}{f'{same} of {len(prompts)}':>19}")
+    return 0 if answers["vlsafe"] == answers[first] and times["vlsafe"] >= AIM else 1
 
 
 if __name__ == "__main__":
