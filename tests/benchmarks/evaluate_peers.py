@@ -1,14 +1,14 @@
 """Answers a second: the official loop, Hugging Face's batched generate, and vlsafe, on the same items.
 
     python -m vlsafe fetch small
-    python tests/benchmarks/evaluate_peers.py [--model DIR] [--items 48] [--turn 48] [--batch-size 16] [--max-new-tokens 20]
+    python tests/benchmarks/evaluate_peers.py [--model DIR] [--items 48] [--turn 48] [--batch-size 16]
 
 The *official* loop is that of VLGuard's script: one item at a time, preprocessed and generated alone, with the KV
 cache. *Batched* is what a user of transformers would write: the processor on lists of text and of pictures, left
 padding, in the order of the file, text-only items in batches of their own. Without --model the quickstart's parts are
 joined, with an untrained projector. Greedy, fp32. Aim: vlsafe at least 4 times the official loop, the same answers.
-Exit status 1 when the answers differ or the aim is missed. On a machine that others use, only ratios of processor time mean
-something; the ways take turns of --turn items, so that all of them meet the same neighbours.
+Exit status 1 when the answers differ or the aim is missed. On a machine that others use, only ratios of processor time
+mean something; the ways take turns of --turn items, so that all of them meet the same neighbours.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def main() -> int:
     ways: dict[str, Way] = {"official loop": official, "batched generate": batched, "vlsafe": ours}
     clock, processor = dict.fromkeys(ways, 0.0), dict.fromkeys(ways, 0.0)
     answers: dict[str, list[str]] = {name: [] for name in ways}
-    for name, way in ways.items():
+    for way in ways.values():
         way(prompts[:1])  # what is done once is not counted
     for start in range(0, len(prompts), options.turn):
         for name, way in ways.items():
