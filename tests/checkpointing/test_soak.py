@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -74,27 +75,34 @@ def killed(work: Callable[[], Any], before: Callable[[], None], after: float | N
     return process.exitcode == -signal.SIGKILL
 
 
+def killed_at_some_moment(work: Callable[[], Any], folder: Path, draw: random.Random, seconds: float) -> bool:
+    """Kills ``work`` at a random moment of its ``seconds``; where it had ended by then, again, of a shorter time."""
+    while not killed(work, lambda: None, draw.uniform(0, seconds)):
+        shutil.rmtree(folder)
+        seconds *= 0.8
+    return True
+
+
 @pytest.mark.long
 def test_twenty_kills_change_nothing(fit: Fit, tmp_path: Path) -> None:
-    began = time.perf_counter()
     _, whole = fit(checkpoints=tmp_path / "whole")
+    began = time.perf_counter()
+    fit(checkpoints=tmp_path / "timed")
     seconds = time.perf_counter() - began
     draw = random.Random(0)
     equal, died, resumed_from = 0, 0, []
     for number in range(KILLS):
         folder = tmp_path / f"run{number}"
-        ways: list[tuple[Callable[[], None], float | None]] = [
-            (lambda: None, draw.uniform(0.1, 1.0) * seconds),
-            (partial(dies_half_written, draw.randint(1, 6)), None),
-            (lambda: None, draw.uniform(0.1, 1.0) * seconds),
-            (partial(dies_before_the_name, draw.randint(1, 6)), None),
-        ]
-        died += killed(lambda folder=folder: fit(checkpoints=folder), *ways[number % 4])
+        work = partial(fit, checkpoints=folder)
+        if number % 2:
+            way = (dies_half_written, dies_before_the_name)[number // 2 % 2]
+            died += killed(work, partial(way, draw.randint(1, 6)), None)
+        else:
+            died += killed_at_some_moment(work, folder, draw, seconds)
         found = checkpoint_to_resume(folder)
         resumed_from.append(found.name if found else "the start")
         _, resumed = fit(ckpt_path=found, checkpoints=folder)
         equal += changed(tensors(whole), tensors(resumed)) == set()
     print(f"killed {died} of {KILLS}, equal {equal} of {KILLS}; resumed from {', '.join(resumed_from)}")
-    assert equal == KILLS
-    assert died >= KILLS // 2 + 1  # a run that ended before its random moment was not killed
+    assert equal == died == KILLS
     assert len(set(resumed_from)) > 3

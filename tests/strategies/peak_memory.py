@@ -4,7 +4,8 @@
     torchrun --standalone --nproc-per-node 2 tests/strategies/peak_memory.py FOLDER pieces|whole
 
 with the project's root, ``tests`` and ``tests/models`` on the path. Prints bytes as JSON, a line a process: of the
-checkpoint (``model``) and of the peak over what the process held after such a run of a model of a few KB.
+checkpoint (``model``), and of the peak until training starts (``loaded``) and until it ends (``trained``), over what the
+process held after such a run of a model of a few KB.
 ``whole`` reads the checkpoint as a strategy does that cannot read it in pieces.
 """
 
@@ -15,8 +16,10 @@ import gc
 import json
 import sys
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
+import lightning as L
 import psutil
 import torch
 from fitting import FROZEN, LORA, data, files, trainer
@@ -28,9 +31,9 @@ from vlsafe.strategies.fsdp2 import FSDP2
 
 SIZES = {
     "small": dict(),
-    "large": dict(hidden_size=768, intermediate_size=2048, num_hidden_layers=11, num_attention_heads=12),
+    "large": dict(hidden_size=384, intermediate_size=1056, num_hidden_layers=43, num_attention_heads=6),
 }
-"""The large one has eleven blocks of 28 MB in float32."""
+"""The large one has 43 blocks of 7 MB in float32."""
 
 
 def write(folder: Path) -> None:
@@ -43,11 +46,25 @@ def write(folder: Path) -> None:
         backbone.processor.save_pretrained(folder / name)
 
 
-def train(folder: Path, name: str) -> None:
+def train(folder: Path, name: str, at_start: L.Callback | None = None) -> None:
     backbone = PretrainedVLLM(str(folder / name), attention="sdpa", dtype="float32")
-    tuned = SafetyFineTuning(backbone, Components(FROZEN, FROZEN, LORA), warmup_ratio=0.0)
-    made = trainer(folder, devices=2, strategy=FSDP2(), max_steps=1)
+    tuned = SafetyFineTuning(backbone, Components(FROZEN, FROZEN, LORA), activation_checkpointing=True)
+    made = trainer(folder, devices=2, strategy=FSDP2(), max_steps=1, callbacks=[at_start] if at_start else [])
     made.fit(tuned, datamodule=data(folder, batch_size=1))
+
+
+class Loaded(L.Callback):
+    """``peak``: bytes that the process held at most until training started."""
+
+    peak = 0
+
+    def on_train_start(self, *_: Any) -> None:
+        self.peak = peak()
+
+
+def peak() -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def main(folder: Path, how: str) -> None:
@@ -60,10 +77,11 @@ def main(folder: Path, how: str) -> None:
         gc.collect()
         before = psutil.Process().memory_info().rss
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        train(folder, "large")
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        loaded = Loaded()
+        train(folder, "large", loaded)
     model = sum(file.stat().st_size for file in (folder / "large").glob("*.safetensors"))
-    print(json.dumps({"model": model, "peak": int(peak.split()[1]) * 1024 - before}), flush=True)
+    print(json.dumps({"model": model, "loaded": loaded.peak - before, "trained": peak() - before}), flush=True)
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -31,11 +31,16 @@ are added in another order than those over a batch, and where a gradient is next
 rounding."""
 
 
-def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> tuple[float, float]:
+    """Root mean square and largest of the differences, in steps of Adam."""
     assert one.keys() == other.keys()
-    apart = torch.cat([(one[name] - other[name]).flatten() for name in one if one[name].is_floating_point()]) / RATE
-    print(f"rms {apart.pow(2).mean().sqrt():.1e}, worst {apart.abs().max():.1e} of a step")
-    return float(apart.pow(2).mean().sqrt()) < MEAN and float(apart.abs().max()) < WORST
+    far = torch.cat([(one[name] - other[name]).flatten() for name in one if one[name].is_floating_point()]) / RATE
+    return float(far.pow(2).mean().sqrt()), float(far.abs().max())
+
+
+def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    mean, worst = apart(one, other)
+    return mean < MEAN and worst < WORST
 
 
 class SeededCheckpoint(PretrainedVLLM):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from fitting import Seeded, changed, files
 from making import strong
 from processes import saved, together
-from runs import CLIP, TABLES, SeededCheckpoint, close, fit
+from runs import CLIP, TABLES, SeededCheckpoint, apart, close, fit
 from safetensors.torch import load_file
 from tiny import VISION, language_model, save_tokenizer
 
@@ -50,7 +51,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("family", "table"), CASES)
-def test_two_processes_are_one(family: str, table: str, tmp_path: Path) -> None:
+def test_two_processes_are_one(
+    family: str, table: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     """Batches of one sample a process: at many steps one of the two sees a picture and the other none."""
     files(tmp_path)
     backbone = backbone_of(family, tmp_path)
@@ -59,6 +62,7 @@ def test_two_processes_are_one(family: str, table: str, tmp_path: Path) -> None:
     together(2, two, backbone, table, tmp_path, names)
     for name in names:
         runs = saved(tmp_path / f"{name}.pt")
+        record_property("row", row(family, table, name, runs, alone))
         equal(runs["whole"], alone)
         assert changed(runs["whole"]["weights"], runs["resumed"]["weights"]) == set(), name
         path = tmp_path / f"{name}.ckpt"
@@ -70,6 +74,19 @@ def test_two_processes_are_one(family: str, table: str, tmp_path: Path) -> None:
         assert close(exported, expected)
     ddp, fsdp2 = (saved(tmp_path / f"{name}.pt")["whole"]["weights"] for name in ("ddp", "fsdp2"))
     assert close(ddp, fsdp2)
+
+
+def row(family: str, table: str, name: str, runs: dict[str, Any], alone: dict[str, Any]) -> tuple[str, ...]:
+    """How far two processes are from one, for the table that conftest prints."""
+
+    def furthest(what: str) -> float:
+        pairs = zip(runs["whole"][what], alone[what], strict=True)
+        return max(abs(found - expected) / expected for found, expected in pairs)
+
+    mean, worst = apart(runs["whole"]["weights"], alone["weights"])
+    again = "equal" if not changed(runs["whole"]["weights"], runs["resumed"]["weights"]) else "DIFFERS"
+    figures = (furthest("losses"), furthest("norms"), mean, worst)
+    return (family, table, name, *(f"{figure:.0e}" for figure in figures), again)
 
 
 def equal(run: dict[str, Any], alone: dict[str, Any]) -> None:

@@ -114,7 +114,9 @@ def test_weights_and_new_adapters_are_those_of_one_process(table: str, tmp_path:
 def test_no_process_holds_the_whole_model(tmp_path: Path) -> None:
     """Two processes train one step of adapters on a model of 300 MB; what each held at most, from the imports on."""
     program = [str(Path(__file__).with_name("peak_memory.py")), str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "tests", ROOT / "tests" / "models"))
+    # large blocks go back to the system when they are freed, so that what the process holds is what is alive
+    environment = os.environ | {"PYTHONPATH": path, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 
     def ran(world: int, *more: str) -> list[dict[str, int]]:
         start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)] if world else []
@@ -126,6 +128,6 @@ def test_no_process_holds_the_whole_model(tmp_path: Path) -> None:
 
     ran(0, "write")
     for rank in ran(2, "pieces"):
-        assert rank["peak"] < 0.7 * rank["model"], rank
+        assert rank["loaded"] < 0.6 * rank["model"] and rank["trained"] < 0.9 * rank["model"], rank
     for rank in ran(2, "whole"):
-        assert rank["peak"] > rank["model"], rank  # the measure sees a model that is read whole
+        assert rank["loaded"] > 0.9 * rank["model"], rank  # the measure sees a model that is read whole
