@@ -38,7 +38,7 @@ from vlsafe.data.collate import Batch, Collate  # noqa: E402
 from vlsafe.data.encoding import Encoded, Encoding  # noqa: E402
 from vlsafe.models.components import Components, Tuning  # noqa: E402
 from vlsafe.models.summary import parameter_groups  # noqa: E402
-from vlsafe.planning.memory import GIB, Machine, needs  # noqa: E402
+from vlsafe.planning.memory import GIB, Checkpointing, Machine, needs  # noqa: E402
 from vlsafe.planning.shape import Shape  # noqa: E402
 from vlsafe.planning.workload import Load, Workload  # noqa: E402
 from vlsafe.strategies.attention import available  # noqa: E402
@@ -138,7 +138,7 @@ def planned(module: SafetyFineTuning, cell: Cell, samples: list[Encoded]) -> tup
     )  # fmt: skip
     shape = Shape(module, "bf16-true")
     traced = shape.traced(work, work.heaviest(), cell.checkpointing)
-    checkpointing = "full" if cell.checkpointing else "off"
+    checkpointing: Checkpointing = "full" if cell.checkpointing else "off"
     row = needs("single", checkpointing, shape.sizes, traced, Machine(1, 1, 1, 1, 1), accumulates=False)
     lengths, count = work.tokens, len(samples)
     mean = Load(count, round(sum(lengths) / count), sum(work.supervised), sum(work.pictured))
@@ -182,11 +182,14 @@ def _trained(bench: Bench, module: SafetyFineTuning, batches: list[Batch]) -> fl
         optimizer.step()
         optimizer.zero_grad()
 
-    for batch in batches[:2]:
-        step(batch)
+    def steps(some: list[Batch]) -> None:
+        for batch in some:
+            step(batch)
+
+    steps(batches[:2])
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    return seconds(lambda: [step(batch) for batch in batches], bench.device)
+    return seconds(lambda: steps(batches), bench.device)
 
 
 def row(found: dict[str, Any]) -> str:

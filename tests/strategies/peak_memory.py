@@ -4,9 +4,9 @@
     torchrun --standalone --nproc-per-node 2 tests/strategies/peak_memory.py FOLDER pieces|whole
 
 with the project's root, ``tests`` and ``tests/models`` on the path. Prints bytes as JSON, a line a process: of the
-checkpoint (``model``), and of the peak until training starts (``loaded``) and until it ends (``trained``), over what the
-process held after such a run of a model of a few KB.
-``whole`` reads the checkpoint as a strategy does that cannot read it in pieces.
+checkpoint (``model``), and of the peak until training starts (``loaded``) and until it ends (``trained``), over what
+the process held after such a run of a model of a few KB. ``whole`` reads the checkpoint as strategies do that cannot
+read it in pieces.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def _take_buffers(model: PreTrainedModel, pieces: Pieces) -> None:
         for name, buffer in module.named_buffers(recurse=False):
             full = f"{path}.{name}" if path else name
             value = pieces.rows(full) if full in kept else torch.empty_like(buffer, device="cpu")
-            value._is_hf_initialized = full in kept
+            value._is_hf_initialized = full in kept  # type: ignore[attr-defined]
             module._buffers[name] = value
     for parameter in model.parameters():
         parameter._is_hf_initialized = True
