@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ MODELS: dict[str, dict[str, int]] = {
 @pytest.mark.parametrize("size", MODELS)
 @pytest.mark.parametrize("train", ["full", "lora"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_within_15_percent_of_a_real_run(tmp_path: Path, size: str, train: str, checkpointing: bool) -> None:
+def test_within_15_percent_of_a_real_run(
+    tmp_path: Path, size: str, train: str, checkpointing: bool, record_property: Callable[[str, object], None]
+) -> None:
     request = json.dumps(
         {"model": MODELS[size], "train": train, "checkpointing": checkpointing, "folder": str(tmp_path)}
     )
@@ -38,4 +41,7 @@ def test_within_15_percent_of_a_real_run(tmp_path: Path, size: str, train: str, 
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    planned, measured = found["planned"], found["measured"]
+    figures = (f"{planned / 1e6:.0f} MB", f"{measured / 1e6:.0f} MB", f"{planned / measured:.2f}")
+    record_property("planned against measured", (size, train, "recomputed" if checkpointing else "kept", *figures))
     assert found["planned"] == pytest.approx(found["measured"], rel=0.15), found
