@@ -64,13 +64,14 @@ def test_rates_differences_and_holm_over_all_of_them(runs: list[Path]) -> None:
     assert (asr["published"]["llava-7b"]["value"], asr["published"]["llava-7b"]["n"]) == (26.5, 200)
     difference = asr["differences"]["tuned"]
     assert (difference["value"], difference["p"]) == (-80, 2 / 2**8)
-    # four metrics of two runs; the smallest p is that of 10 of 10 refused, 2/2^10, of tuned/plain and strict/safe
-    assert told["family"] == 8
+    # three metrics of two runs; the smallest p is that of 10 of 10 refused, 2/2^10, of tuned/plain and strict/safe
+    assert told["family"] == 6
     smallest = told["metrics"]["xstest[plain]/refused"]["differences"]["tuned"]
-    assert smallest["p_holm"] == pytest.approx(8 * 2 / 2**10)
-    # then strict/unsafe, a metric and its complement of 9 items, 2/2^9, and tuned/unsafe, twice 8: ranks 3 to 6
-    assert difference["p_holm"] == pytest.approx(4 * 2 / 2**8)
-    assert [metric["side"] for metric in told["metrics"].values()] == ["harm", "harm", "benign", "utility"]
+    assert smallest["p_holm"] == pytest.approx(6 * 2 / 2**10)
+    # then strict/unsafe of 9 items, 2/2^9, and tuned/unsafe: ranks 3 and 4
+    assert difference["p_holm"] == pytest.approx(3 * 2 / 2**8)
+    # refusal is but what attack success leaves, so it has neither a row nor a test
+    assert list(told["metrics"]) == ["xstest[unsafe]/asr", "xstest[safe]/over_refusal", "xstest[plain]/refused"]
 
 
 def test_utility_is_kept_lost_or_neither(runs: list[Path]) -> None:

@@ -7,8 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 pytest.importorskip("openai")
 
+from tests.loopback import body, send, serving
 from vlsafe.errors import ConfigError, VlsafeError
 from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.judges.api import VERDICT, ApiPairJudge
@@ -43,6 +43,10 @@ class Server:
         self.url = ""
         self.lock = threading.Lock()
 
+    def respond(self, handler: BaseHTTPRequestHandler) -> None:
+        status, headers, content = self.answer(json.loads(body(handler)))
+        send(handler, status, content, headers)
+
     def answer(self, request: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
         with self.lock:
             self.asked.append(request)
@@ -64,37 +68,11 @@ class Server:
         return status, headers, json.dumps(body).encode()
 
 
-@contextmanager
-def serving(server: Server) -> Iterator[Server]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, headers, body = server.answer(request)
-            self.send_response(status)
-            for name, value in ({"Content-Type": "application/json"} | headers).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    server.url = f"http://127.0.0.1:{http.server_port}/v1"
-    try:
-        yield server
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
-
-
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with serving(Server()) as started:
+    started = Server()
+    with serving(started.respond) as address:
+        started.url = f"{address}/v1"
         yield started
 
 

@@ -33,7 +33,8 @@ def test_before_and_after(tmp_path: Path) -> None:
     assert difference["value"] == -100
     assert (difference["only_before"], difference["only_after"], difference["n"]) == (4, 0, 4)
     assert difference["p"] == 0.125
-    assert difference["p_holm"] == 0.5  # the smallest of four metrics
+    assert difference["p_holm"] == 0.375  # the smallest of three: refusal is but what attack success leaves
+    assert table["toy[harm]/refusal"]["difference"]["p_holm"] == 0.375
     assert -100 <= difference["low"] <= -100 <= difference["high"] < 0
     over_refusal = table["toy[benign]/over_refusal"]["difference"]
     assert (over_refusal["value"], over_refusal["p"]) == (-25, 1.0)

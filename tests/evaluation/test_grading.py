@@ -15,7 +15,8 @@ pytest.importorskip("openai")
 from PIL import Image
 
 from tests.evaluation.fakes import FakeResponder
-from tests.evaluation.test_api_judges import Server, serving
+from tests.evaluation.test_api_judges import Server
+from tests.loopback import serving
 from vlsafe.answering import Decoding
 from vlsafe.errors import ConfigError, DataError, VlsafeError
 from vlsafe.evaluate_report import report
@@ -38,9 +39,11 @@ def graded(request: dict[str, Any]) -> dict[str, str]:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with serving(Server()) as server:
-        server.reply = graded
-        yield server
+    told = Server()
+    told.reply = graded
+    with serving(told.respond) as address:
+        told.url = f"{address}/v1"
+        yield told
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ pytest.importorskip("openai")
 
 from fakes import REFUSAL, Toy
 
+from tests.loopback import body, send, serving
 from vlsafe.answering import Answer, Decoding
 from vlsafe.conversation import Conversation, ImageRef, Turn, user
 from vlsafe.errors import ConfigError, VlsafeError
@@ -40,6 +41,14 @@ class Server:
         self.lock = threading.Lock()
         self.url = ""
 
+    def respond(self, handler: BaseHTTPRequestHandler) -> None:
+        if handler.command == "GET":
+            rows = [{"id": name, "object": "model", "created": 0, "owned_by": "me"} for name in self.models]
+            send(handler, 200, json.dumps({"object": "list", "data": rows}).encode())
+        else:
+            status, headers, content = self.answer(json.loads(body(handler)))
+            send(handler, status, json.dumps(content).encode(), headers)
+
     def answer(self, request: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
         with self.lock:
             self.asked.append(request)
@@ -60,36 +69,9 @@ class Server:
 @pytest.fixture
 def server() -> Iterator[Server]:
     told = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            rows = [{"id": name, "object": "model", "created": 0, "owned_by": "me"} for name in told.models]
-            self.send(200, {}, {"object": "list", "data": rows})
-
-        def do_POST(self) -> None:
-            self.send(*told.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-
-        def send(self, status: int, headers: dict[str, str], content: Any) -> None:
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            for name, value in (
-                {"Content-Type": "application/json", "Content-Length": str(len(body))} | headers
-            ).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    told.url = f"http://127.0.0.1:{http.server_port}/v1"
-    yield told
-    http.shutdown()
-    thread.join()
-    http.server_close()
+    with serving(told.respond) as address:
+        told.url = f"{address}/v1"
+        yield told
 
 
 def prompts(count: int) -> list[Conversation]:

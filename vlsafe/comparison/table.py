@@ -24,6 +24,7 @@ from vlsafe.errors import ConfigError
 from vlsafe.evaluation.compare import compare_folders
 from vlsafe.evaluation.published import origin, published
 from vlsafe.evaluation.report_examples import cut_for
+from vlsafe.evaluation.scoring import says_twice
 from vlsafe.evaluation.statistics import holm, non_inferiority
 from vlsafe.studies.forgetting import flips, forgetting
 
@@ -52,7 +53,8 @@ def comparison(
         if run is not first:
             differences[run.name] = _against(first, run, told)
     adjusted = holm({f"{run}\n{name}": row["p"] for run, each in differences.items() for name, row in each.items()})
-    ways = {name: way for run in runs for name, way in run.directions.items()}
+    every = {name: way for run in runs for name, way in run.directions.items()}
+    ways = {name: way for name, way in every.items() if not says_twice(name, every)}
     cells = {run.name: _shown(run) for run in runs}
     papers = {row: published(row, first.folder.judge) for row in rows}
     metrics = {}
@@ -97,7 +99,8 @@ def _against(first: Evaluated, run: Evaluated, told: dict[str, Any]) -> dict[str
     told["forgetting"][run.name] = forgetting(*pair)
     told["flips"][run.name] = [_cut(flip) for flip in flips(*pair)]
     hidden = {name for each in (first, run) for name, cell in _shown(each).items() if "withheld" in cell}
-    return {name: row["difference"] for name, row in rows.items() if name not in hidden and row["difference"]["n"]}
+    shown = {name: row["difference"] for name, row in rows.items() if not says_twice(name, rows)}
+    return {name: row for name, row in shown.items() if name not in hidden and row["n"]}
 
 
 def _claim(difference: dict[str, Any], way: dict[str, Any], margin: float) -> str:

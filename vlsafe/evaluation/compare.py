@@ -11,7 +11,7 @@ from vlsafe.evaluation.benchmarks.base import rate
 from vlsafe.evaluation.folder import Folder, metric_row, read_folder
 from vlsafe.evaluation.grades import score_tallies
 from vlsafe.evaluation.pairs import win_tallies
-from vlsafe.evaluation.scoring import outcomes, tallies
+from vlsafe.evaluation.scoring import outcomes, says_twice, tallies
 from vlsafe.evaluation.statistics import holm, mcnemar, paired_difference
 from vlsafe.evaluation.tallies import Tally, estimate, paired_tally, percent_of_second
 
@@ -25,10 +25,10 @@ def compare_folders(first: Folder, second: Folder) -> dict[str, dict[str, Any]]:
     """Full metric name -> ``{before, after, difference}`` of two evaluations, in percent.
 
     ``difference`` holds ``value`` (after minus before, in points) with its 95 % interval ``low``, ``high``; the exact
-    McNemar ``p``; ``p_holm``, which allows for all metrics of the table; ``n`` pairs without an error on either
-    side; and, for shares of yes and no, the discordant counts ``only_before`` and ``only_after`` (other metrics have
-    their interval and ``p`` from the paired bootstrap). Raises DataError when the folders were not
-    made from the same items or by the same judge.
+    McNemar ``p``; ``p_holm``, which allows for all metrics of the table (refusal and attack success count once);
+    ``n`` pairs without an error on either side; and, for shares of yes and no, the discordant counts ``only_before``
+    and ``only_after`` (other metrics have their interval and ``p`` from the paired bootstrap). Raises DataError when
+    the folders were not made from the same items or by the same judge.
     """
     _check_same(first, second)
     old = outcomes(first.items, first.responses, first.verdicts, first.benchmarks)
@@ -47,7 +47,8 @@ def compare_folders(first: Folder, second: Folder) -> dict[str, dict[str, Any]]:
     clusters = {item.id: item.cluster or item.id for item in first.items}
     differences = {name: paired(old[name], new[name], clusters) for name in old}
     differences |= {name: paired_tally(old_soft[name], new_soft[name]) for name in old_soft}
-    adjusted = holm({name: difference["p"] for name, difference in differences.items()})
+    adjusted = holm({name: row["p"] for name, row in differences.items() if not says_twice(name, differences)})
+    adjusted |= {name: adjusted[f"{name.rpartition('/')[0]}/asr"] for name in differences.keys() - adjusted.keys()}
     sides = {name: (rate(old[name].values()), rate(new[name].values())) for name in old}
     sides |= {name: (estimate(old_soft[name]), estimate(new_soft[name])) for name in old_soft}
     return {

@@ -38,6 +38,7 @@ from vlsafe.errors import DataError, VlsafeError
 from vlsafe.evaluation import report_html
 from vlsafe.evaluation import report_text as words
 from vlsafe.evaluation.records import write_text
+from vlsafe.evaluation.scoring import says_twice
 
 __all__ = ["completed", "curves_from_csv", "terminal_table", "write_report"]
 
@@ -165,8 +166,7 @@ def terminal_table(report: dict[str, Any]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for side in words.SIDES:
         for name in words.names_of(report, side):
-            scope, metric = words.split_name(name)
-            if metric == "refusal" and f"{scope}/asr" in report["metrics"]:
+            if says_twice(name, report["metrics"]):
                 continue
             # Text, not str: rich would read "[unsafe]" as a style.
             table.add_row(*(Text(cell) for cell in _terminal_row(name, report["metrics"][name], paired)))

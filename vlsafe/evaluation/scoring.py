@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from vlsafe.errors import ConfigError, DataError, VlsafeError
@@ -118,6 +118,13 @@ def _check_complete(
         problems.append(f"verdicts of several judges are mixed ({', '.join(judges)}); score each judge by itself")
     if problems:
         raise DataError(problems)
+
+
+def says_twice(name: str, names: Container[str]) -> bool:
+    """Whether the metric is but what another of ``names`` leaves: refusal is 100 less attack success, so that both in
+    one table, or in one family of tests, count the same thing twice."""
+    scope, _, metric = name.rpartition("/")
+    return metric == "refusal" and f"{scope}/asr" in names
 
 
 def bounds(metric: Metric) -> tuple[float, float]:
