@@ -5,6 +5,7 @@ Exit status: 0 success; 2 a usage or configuration error; 130 interrupted; 1 any
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -102,6 +103,7 @@ def entry() -> None:
     the trial failed.
     """
     status = main()
+    gc.freeze()  # what torch and transformers hold need not be searched for cycles at the end: a second of every verb
     sys.exit(status)
 
 

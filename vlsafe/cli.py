@@ -123,7 +123,7 @@ class VlsafeCLI(LightningCLI):
         self.parser.add_instantiator(self._instance, object)  # after Lightning's own, which are for model and data
 
     def _instance(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
-        """An object that the config names. What others' classes say of wrong arguments is told with the config's key."""
+        """What the config names, built. What others' classes say of wrong arguments is told with its key."""
         try:
             return class_type(*args, **kwargs)
         except REFUSALS as error:

@@ -1,4 +1,4 @@
-"""Where the time of training goes: data, each part of the forward pass, backward, optimizer, and what is around them."""
+"""Where the time of training goes: data, the parts of the forward pass, backward, optimizer, what is around them."""
 
 from __future__ import annotations
 

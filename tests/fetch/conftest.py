@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from rich.progress import Progress
 
-from tests.fetch.loopback import Site, serving
+from tests.fetch.loopback import Site
+from tests.loopback import serving
 from vlsafe.fetch.kinds import url
 
 

@@ -1,37 +1,10 @@
-"""A web server on loopback whose behaviour a test chooses."""
+"""A site on loopback that misbehaves as a test wants it to."""
 
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-
-@contextmanager
-def serving(respond: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Answer GET and HEAD with ``respond`` until the end of the block; yields the server's address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            respond(self)
-
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+from http.server import BaseHTTPRequestHandler
 
 
 @dataclass

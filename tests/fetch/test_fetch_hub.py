@@ -14,7 +14,7 @@ import huggingface_hub.constants
 import pytest
 from rich.progress import Progress
 
-from tests.fetch.loopback import serving
+from tests.loopback import serving
 from vlsafe.fetch.asset import Asset, FetchError, Part
 from vlsafe.fetch.fetching import fetch
 

@@ -9,21 +9,21 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import yaml
 
+from tests import loopback
+
 PROJECT = {"id": "p1", "name": "vlsafe", "entity": {"id": "e1", "name": "tester"}, "entityName": "tester"}
 
 
-class Server(ThreadingHTTPServer):
+class Server:
     """Hands out ``trials``, each a mapping flag -> value, one after the other, then tells the agent to exit."""
 
-    daemon_threads = True
-
     def __init__(self, sweep: dict[str, Any], trials: list[dict[str, Any]]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        self.address = ""
         self.sweep = sweep
         self.waiting = [(f"run{number}", trial) for number, trial in enumerate(trials)]
         self.guard = threading.Lock()
@@ -33,9 +33,18 @@ class Server(ThreadingHTTPServer):
         self.configs: dict[str, dict[str, Any]] = {}
         self.unknown: list[str] = []
 
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+    def respond(self, handler: BaseHTTPRequestHandler) -> None:
+        data = loopback.body(handler)
+        if handler.headers.get("Content-Encoding") == "gzip":
+            data = gzip.decompress(data)
+        answer: dict[str, Any] = {}
+        if handler.command == "POST" and handler.path == "/graphql":
+            question = json.loads(data)
+            found = re.search(r"(?:query|mutation)\s+(\w+)", question["query"])
+            answer = {"data": self.answer(found[1] if found else "", question.get("variables") or {})}
+        elif handler.command == "POST" and handler.path.endswith("/file_stream"):
+            self.streamed(handler.path.split("/")[-2], json.loads(data))
+        loopback.send(handler, 200, json.dumps(answer).encode())
 
     def commands(self, alive: dict[str, bool]) -> list[dict[str, Any]]:
         with self.guard:
@@ -95,48 +104,8 @@ class Server(ThreadingHTTPServer):
             self.exit_codes[run] = body["exitcode"]
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.headers.get("Content-Encoding") == "gzip":
-            data = gzip.decompress(data)
-        answer: dict[str, Any] = {}
-        if self.path == "/graphql":
-            body = json.loads(data)
-            found = re.search(r"(?:query|mutation)\s+(\w+)", body["query"])
-            answer = {"data": self.server.answer(found[1] if found else "", body.get("variables") or {})}
-        elif self.path.endswith("/file_stream"):
-            self.server.streamed(self.path.split("/")[-2], json.loads(data))
-        self._send(answer)
-
-    def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._send({})
-
-    do_GET = do_PUT
-
-    def _send(self, answer: dict[str, Any]) -> None:
-        data = json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @contextmanager
 def serving(sweep: dict[str, Any], trials: list[dict[str, Any]]) -> Iterator[Server]:
     server = Server(sweep, trials)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with loopback.serving(server.respond) as server.address:
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

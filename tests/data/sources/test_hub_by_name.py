@@ -8,10 +8,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -19,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from tests.loopback import body, send, serving
 
 ROOT = Path(__file__).parents[3]
 NAME = "lab/pictures"
@@ -68,6 +68,12 @@ class Hub:
         self.commits = {FIRST: {FILE: parquet(10)}, SECOND: {FILE: parquet(20)}}
         self.asked: list[str] = []
 
+    def respond(self, handler: BaseHTTPRequestHandler) -> None:
+        path = unquote(urlsplit(handler.path).path)
+        self.asked.append(f"{handler.command} {path}")
+        status, content, headers = self.answer(path, parse_qs(body(handler).decode()))
+        send(handler, status, content, headers)
+
     def answer(self, path: str, form: dict[str, list[str]]) -> tuple[int, bytes, dict[str, str]]:
         """Status, content and headers."""
         parts = path.strip("/").split("/")
@@ -109,42 +115,11 @@ def blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-@contextmanager
-def serving(hub: Hub) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            path = unquote(urlsplit(self.path).path)
-            hub.asked.append(f"{self.command} {path}")
-            status, content, headers = hub.answer(path, parse_qs(self.rfile.read(length).decode()))
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        do_HEAD = do_POST = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.fixture
 def read(tmp_path: Path) -> Iterator[Callable[..., dict]]:
     """Open ``NAME``, or another, as a source in a process that takes the stand-in for the hub."""
     hub = Hub()
-    with serving(hub) as address:
+    with serving(hub.respond) as address:
 
         def run(path: str = NAME, **options: object) -> dict:
             columns = {"id": "key", "messages": "talk", "images": "shown"}
