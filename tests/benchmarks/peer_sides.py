@@ -38,7 +38,7 @@ def vlsafe(work: Work) -> Trained:
             **off,
             accelerator="cpu",
             devices=1,
-            precision="32-true",
+            precision="64-true" if work.dtype is torch.float64 else "32-true",
             max_steps=work.steps,
             limit_val_batches=0,
             gradient_clip_val=CLIP_NORM,
@@ -101,7 +101,7 @@ def _peer(make: Callable[..., Trainer], arguments: TrainingArguments, work: Work
         model=work.module.model,
         args=arguments,
         train_dataset=peer_dataset(work),
-        data_collator=partial(peer_collate, work.collate),
+        data_collator=partial(peer_collate, work),
         optimizers=work.optimizer(),
         callbacks=[_PeerWatch(trained)],
     )

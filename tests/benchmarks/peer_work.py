@@ -15,6 +15,8 @@ from datasets import Dataset
 from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 sys.path[:0] = [str(Path(__file__).parents[level]) for level in (1, 2)]
 
@@ -43,6 +45,7 @@ class Work:
     data: ConversationData
     dataset: MixtureDataset
     steps: int
+    dtype: torch.dtype
 
     @property
     def samples(self) -> int:
@@ -81,13 +84,24 @@ def peer_dataset(work: Work) -> Dataset:
     return Dataset.from_dict({"step": list(range(work.samples))}).with_transform(encoded)
 
 
-def peer_collate(collate: Collate, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def peer_collate(work: Work, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     samples: list[Encoded] = [row["encoded"] for row in rows]
-    batch = collate(samples)
-    return {**batch.inputs, "labels": batch.labels}
+    batch = work.collate(samples)
+    inputs = {
+        name: value.to(work.dtype) if value.is_floating_point() else value for name, value in batch.inputs.items()
+    }
+    return {**inputs, "labels": batch.labels}
 
 
-def build(name: ModelName, trainable: Trainable, steps: int, folder: Path) -> Work:
+class InDouble(TorchFunctionMode):
+    """Where the models' and losses' own code asks for float32, such as in norms and cross-entropy, it gets float64."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map(lambda each: torch.float64 if each is torch.float32 else each, (args, kwargs or {}))
+        return torch.Tensor.double(*args) if func is torch.Tensor.float else func(*args, **kwargs)
+
+
+def build(name: ModelName, trainable: Trainable, steps: int, folder: Path, dtype: torch.dtype = torch.float32) -> Work:
     """Weights and order depend on ``name`` and ``trainable`` alone; files that must be made go to ``folder``."""
     if name == "quickstart":
         run = built(["--config", str(QUICKSTART)])
@@ -99,11 +113,12 @@ def build(name: ModelName, trainable: Trainable, steps: int, folder: Path) -> Wo
         module.components = Components(Tuning(), Tuning("full", 1e-3), Tuning("full", rate))
     torch.manual_seed(0)
     module.configure_model()
+    module.to(dtype)
     mixture = data.open(module.backbone)
     if len(mixture) < steps * data.batch_size:
         raise SystemExit(f"{name}: {steps} steps need {steps * data.batch_size} samples, the mix has {len(mixture)}")
     dataset = MixtureDataset(mixture, data.sources, data.encoding(module.backbone))
-    return Work(module, data, dataset, steps)
+    return Work(module, data, dataset, steps, dtype)
 
 
 def keep_frozen_in_eval(work: Work) -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from peer_sides import hugging_face, trl, vlsafe
-from peer_work import build
-from train_peers import TOLERANCE, against, difference
+from peer_work import InDouble, build
+from train_peers import EXACT, TOLERANCE, against, difference
 
 STEPS = 5
 
@@ -28,6 +28,15 @@ def _leave_no_trace() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
     random.setstate(python)
     numpy.random.set_state(array)
+
+
+@pytest.mark.parametrize("trainable", ["lora", "full"])
+def test_in_float64_the_losses_are_the_same_but_for_its_last_digits(trainable, tmp_path: Path) -> None:
+    with InDouble():
+        ours = vlsafe(build("tiny", trainable, STEPS, tmp_path, torch.float64)).losses
+        theirs = hugging_face(build("tiny", trainable, STEPS, tmp_path, torch.float64)).losses
+    assert len(ours) == STEPS
+    assert difference(ours, theirs) <= EXACT["vlsafe"]
 
 
 @pytest.mark.parametrize("trainable", ["lora", "full"])
