@@ -19,6 +19,7 @@ def _same_random_numbers_afterwards() -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_a_combination_is_measured(tmp_path: Path) -> None:
     bench = gpu.Bench(torch.device("cpu"), tiny=True, steps=1, folder=tmp_path, ceiling=1e15)
     found = gpu.measured(bench, gpu.Cell("lora", 2, "sdpa", padding_free=True, checkpointing=True))

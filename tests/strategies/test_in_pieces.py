@@ -63,6 +63,19 @@ def test_what_the_files_do_not_hold_makes_it_read_as_ever(left_out: str, tmp_pat
     assert later.pieces is None and not any(isinstance(parameter, StandIn) for parameter in model.parameters())
 
 
+def test_the_index_says_which_files_are_the_models(tmp_path: Path) -> None:
+    model = LlavaForConditionalGeneration.from_pretrained(written(tmp_path))
+    (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")  # a second copy
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    _, later = opened(tmp_path)
+    assert later.pieces is not None
+    assert torch.equal(later.pieces.rows("lm_head.weight", 2, 4), model.lm_head.weight[2:4])
+    next(tmp_path.glob("model-00002-*")).unlink()
+    with pytest.raises(DataError, match=r"index\.json names model-00002-.*, not there"):
+        opened(tmp_path)
+
+
 def test_tensors_that_are_made_of_several_in_the_files(tmp_path: Path) -> None:
     """A mixture of experts: a tensor for each expert on disk, one for all of them in the model."""
     size = llava(tmp_path).config.text_config.vocab_size
@@ -98,7 +111,7 @@ def each_of_two(folder: Path, table: str) -> None:
     torch.save(weights, folder / f"{torch.distributed.get_rank()}.pt")
 
 
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", ["mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in list(TABLES)[1:])])
 def test_weights_and_new_adapters_are_those_of_one_process(table: str, tmp_path: Path) -> None:
     files(written(tmp_path))
     alone = before_training(tmp_path, "single", table, world=1)
@@ -128,6 +141,6 @@ def test_no_process_holds_the_whole_model(tmp_path: Path) -> None:
 
     ran(0, "write")
     for rank in ran(2, "pieces"):
-        assert rank["loaded"] < 0.6 * rank["model"] and rank["trained"] < 0.9 * rank["model"], rank
+        assert rank["loaded"] < 0.65 * rank["model"] and rank["trained"] < 0.9 * rank["model"], rank
     for rank in ran(2, "whole"):
         assert rank["loaded"] > 0.9 * rank["model"], rank  # the measure sees a model that is read whole

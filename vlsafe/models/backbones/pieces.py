@@ -7,6 +7,7 @@ random numbers as on one device. Once it is cut over the processes, each takes i
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,8 +55,10 @@ def opened(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> PreTra
 
     It cannot where weights are quantised, lie in other files than safetensors, or do not fill the model: transformers
     then makes up what is missing, or unties what is tied.
+
+    Raises DataError where the checkpoint's index names a file that is not there.
     """
-    later, files = _later.get(), sorted(folder.glob("*.safetensors"))
+    later, files = _later.get(), _files(folder)
     if later is None or not files or hasattr(config, "quantization_config"):
         return None
     with torch.device("meta"):
@@ -70,6 +73,20 @@ def opened(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> PreTra
         model.generation_config = GenerationConfig.from_pretrained(folder)
     later.pieces = pieces
     return model.eval()
+
+
+def _files(folder: Path) -> list[Path]:
+    """One file, or those of the index; others, such as a second copy in another layout, are not the model's."""
+    one, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if one.is_file():
+        return [one]
+    if not index.is_file():
+        return []
+    named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    missing = [name for name in named if not (folder / name).is_file()]
+    if missing:
+        raise DataError(f"{index} names {', '.join(missing)}, not there; fetch or copy the checkpoint again")
+    return [folder / name for name in named]
 
 
 def _take_buffers(model: PreTrainedModel, pieces: Pieces) -> None:
@@ -115,14 +132,14 @@ class Pieces:
         self._files = {key: file for file in files for key in _keys(file)}
         self._direct: dict[str, str] = {}
         self._recipes: dict[str, _Recipe] = {}
-        self._assign(files)
+        self._assign()
         tied = self._shapes.keys() - {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
         self.names = self._direct.keys() | self._recipes.keys()
         """Parameters and buffers that are in the files."""
         self.whole = self.names == self._shapes.keys() - tied
         """Whether every tensor is there, and none that is tied to another besides."""
 
-    def _assign(self, files: list[Path]) -> None:
+    def _assign(self) -> None:
         mapping = get_model_conversion_mapping(self._model)
         renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
         converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
