@@ -28,6 +28,16 @@ ADVBENCH_NOWHERE = (
         ),
         (["--evaluation.judge=keyword:vlgard"], "vlgard"),
         (["--trainer.max_step=3"], "max_step"),
+        (
+            ["--trainer.profiler=PyTorchProfiler", "--trainer.profiler.sort_by_key=nonsense"],
+            "trainer.profiler.init_args.sort_by_key: PyTorchProfiler refuses its arguments",
+        ),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=x", "--trainer.callbacks.mode=up"],
+            "trainer.callbacks[0].init_args.mode: EarlyStopping refuses",
+        ),
+        (["--trainer.callbacks+=callbacks.Throughput", "--trainer.callbacks.every_n_steps=0"], "every_n_steps is 0"),
+        (["--trainer.max_steps=-9"], "error: trainer: `max_steps` must be"),
         (["--cache_dir=None"], "cache_dir is the text 'None'"),
         (["--model.backbone.language_model=cache:smollm2-135m-instruct", "--cache_dir=/nowhere"], "fetch smollm2"),
     ],
