@@ -101,6 +101,16 @@ def test_what_follows_from_another_key_is_no_setting(tmp_path: Path) -> None:
     assert settings(read_runs([tmp_path])) == ["data.parts.safety.share", "model.class_path"]
 
 
+def test_nothing_is_recommended_where_every_objective_is_zero(tmp_path: Path) -> None:
+    for share in (0.0, 0.1):
+        folder = run(tmp_path / f"study/{share}", share, 0, (100, 0, 50))
+        report = json.loads((folder / "report.json").read_text()) | {"objective": {"value": 0.0}}
+        (folder / "report.json").write_text(json.dumps(report))
+    assert main(["study", "report", str(tmp_path / "study"), "--out", str(tmp_path / "study.html")]) == 0
+    page = (tmp_path / "study.html").read_text()
+    assert "every objective is 0" in page and "Recommended" not in page
+
+
 def test_a_run_that_starts_from_another_is_told_by_its_name_in_the_order_of_time(tmp_path: Path) -> None:
     rates = (50.0, 5.0, 50.0)
     for name, start in (("b", "outside/model"), ("a", str(tmp_path / "b" / "model"))):

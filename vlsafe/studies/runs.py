@@ -120,7 +120,7 @@ def settings(runs: Sequence[Run]) -> list[str]:
 def _varies(key: str, configs: Sequence[Mapping[str, Any]]) -> bool:
     present = {json.dumps(config[key], default=str) for config in configs if key in config}
     lacking = any(key not in config for config in configs)
-    return len(present) > 1 or (lacking and key.endswith(_AMOUNTS))
+    return len(present) > 1 or (lacking and key.endswith(_AMOUNTS) and present != {"null"})
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:

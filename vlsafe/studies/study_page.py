@@ -51,6 +51,8 @@ def _header(runs: Sequence[Run], keys: Sequence[str]) -> str:
     best = recommended(grouped)
     if best is None:
         said = "No setting can be recommended: no run has an objective in its report."
+    elif not any(run.objective for run in best):
+        said = "No setting can be recommended: every objective is 0, as of a model that refuses nothing or everything."
     else:
         chosen = _and([run.label for run in best])
         if 0 < len(keys) <= _FEW:

@@ -77,7 +77,7 @@ def lines(curves: Sequence[tuple[str, Curve]], title: str) -> str:
 def parallel(axes: Sequence[str], rows: Sequence[tuple[str, Sequence[float | str], bool]]) -> str:
     """Parallel coordinates: a line a run over all axes; numbers by size, words by their order; the front is thick."""
     width, top, bottom = max(360, 130 * len(axes)), 40, 220
-    x = Scale(0, max(len(axes) - 1, 1), 60, width - 60)
+    x = Scale(0, max(len(axes) - 1, 1), 75, width - 75)
     body, scales = [], []
     for place, name in enumerate(axes):
         scale, marks = _axis([values[place] for _, values, _ in rows], bottom, top)
