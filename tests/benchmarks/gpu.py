@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 sys.path[:0] = [str(Path(__file__).parents[level]) for level in (1, 2)]
 
@@ -40,8 +41,10 @@ from vlsafe.models.components import Components, Tuning  # noqa: E402
 from vlsafe.models.summary import parameter_groups  # noqa: E402
 from vlsafe.planning.memory import GIB, Checkpointing, Machine, needs  # noqa: E402
 from vlsafe.planning.shape import Shape  # noqa: E402
+from vlsafe.planning.skeleton import skeleton  # noqa: E402
 from vlsafe.planning.workload import Load, Workload  # noqa: E402
 from vlsafe.strategies.attention import available  # noqa: E402
+from vlsafe.strategies.segments import SEGMENTED_SDPA  # noqa: E402
 
 LLAMA_7B = dict(
     vocab_size=32064, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
@@ -55,6 +58,19 @@ CLIP_L = dict(
     image_size=336,
     patch_size=14,
 )
+
+
+class RandomOnDevice(ComposedVLLM):
+    """Random weights, drawn on the device in the precision in which they are used: seconds for 7B, not minutes."""
+
+    device = torch.device("cpu")
+
+    def load_model(self) -> PreTrainedModel:
+        model = skeleton(self).to_empty(device=self.device)
+        model.initialize_weights()
+        kernel = SEGMENTED_SDPA if self.attention == "sdpa" else self.attention
+        model.set_attn_implementation({"text_config": kernel})
+        return model
 
 
 @dataclass(frozen=True)
@@ -78,13 +94,14 @@ class Bench:
 
     def module(self, cell: Cell) -> SafetyFineTuning:
         tokenizer = save_tokenizer(self.folder / "tokenizer")
-        backbone = ComposedVLLM(
+        backbone = RandomOnDevice(
             "clip",
             language_model(tokenizer, **({} if self.tiny else LLAMA_7B)),
             vision_weights=VISION["clip"] if self.tiny else CLIP_L,
             attention=cell.attention,
             dtype="bfloat16",
         )
+        backbone.device = self.device
         language = Tuning("lora", 1e-4, rank=128, alpha=256) if cell.train == "lora" else Tuning("full", 2e-5)
         components = Components(Tuning(), Tuning("full", 2e-5), language)
         return SafetyFineTuning(backbone, components, activation_checkpointing=cell.checkpointing)
@@ -168,8 +185,7 @@ def measured(bench: Bench, cell: Cell) -> dict[str, Any]:
 
 def _trained(bench: Bench, module: SafetyFineTuning, batches: list[Batch]) -> float:
     """Seconds of one optimizer step a batch."""
-    with bench.device:  # random weights of 7B parameters are drawn where they are used
-        module.configure_model()
+    module.configure_model()
     model = module.to(bench.device).train().model
     assert model is not None and module.plan is not None
     groups = parameter_groups(model, module.plan, module.components, 0.0)
