@@ -28,6 +28,10 @@ _LEAVE = 4
 """Rows leave once they are more than one in four: taking them out copies the cache."""
 
 
+_WORTH = 64
+"""Tokens that must be saved for a beginning to be read apart: that takes a pass over all weights of its own."""
+
+
 def suits(model: PreTrainedModel | PeftModel) -> bool:
     """Whether :func:`greedy` gives what ``generate`` does: a LLaVA model whose cache holds keys and values alone, and a
     generation config that asks for nothing else, such as a penalty for repetition."""
@@ -86,7 +90,7 @@ def _begun(
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     told = {name: tensor for name, tensor in inputs.items() if name != "attention_mask"}
     count = _common(ids, mask, model.config.image_token_id)
-    if count == 0:
+    if count * (len(ids) - 1) < _WORTH:
         return told, mask, cache
     longest = int(mask.sum(1).argmax())
     start = ids.shape[1] - int(mask[longest].sum())
