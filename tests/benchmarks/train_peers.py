@@ -30,8 +30,8 @@ from typing import Any
 SIDES = ("trainer", "trl", "vlsafe")
 TOLERANCE = 1e-4
 """Of losses in float32."""
-EXACT = {"trainer": 0.0, "trl": 1e-5, "vlsafe": 1e-9}
-"""Of losses in float64. TRL's head computes its loss in float32 all the same."""
+EXACT = {"trainer": 0.0, "trl": 1e-2, "vlsafe": 1e-9}
+"""Of losses in float64. TRL's head keeps its gradients in float32 all the same, so its rounding grows as in float32."""
 COMPARED = {32: 3, 64: 20}
 """First steps whose losses are compared, by precision: in float32, AdamW then enlarges what rounding left."""
 FIGURES = ("samples/s", "real tokens/s", "supervised tokens/s", "peak MiB", "samples/processor s")
