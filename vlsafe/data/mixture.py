@@ -244,5 +244,5 @@ def check_parts(parts: Mapping[str, Part], samples: int | None) -> None:
 
 
 def _fraction(share: float | None) -> Fraction:
-    """A share as people wrote it: 0.1 is 1/10, not the nearest binary number; 0.3333 is 3333/10000, and 1 / 3 a third."""
+    """A share as people wrote it: 0.1 is 1/10, not the nearest binary number; 0.3333 is 3333/10000, 1 / 3 a third."""
     return Fraction(0) if share is None else Fraction(str(share)).limit_denominator(10**9)
