@@ -34,10 +34,10 @@ def done(running: subprocess.Popen[str]) -> tuple[int, str]:
     return running.returncode, said[-5000:]
 
 
-def kill_one(running: subprocess.Popen[str], when: Callable[[], bool]) -> None:
-    """SIGKILL to the last of the processes, as soon as ``when`` is so; torchrun then ends the others."""
+def kill_one(running: subprocess.Popen[str], when: Callable[[], bool], by: int = signal.SIGKILL) -> None:
+    """A signal to the last of the processes, as soon as ``when`` is so; torchrun ends the others after SIGKILL."""
     deadline = time.monotonic() + 600
     while not when():
         assert running.poll() is None and time.monotonic() < deadline, done(running)
         time.sleep(0.01)
-    os.kill(psutil.Process(running.pid).children()[-1].pid, signal.SIGKILL)
+    os.kill(psutil.Process(running.pid).children()[-1].pid, by)

@@ -34,6 +34,7 @@ from vlsafe.resuming import CheckpointPlan, RunIdentity, checkpoint_to_resume
 from vlsafe.run import EvaluationPlan, RunRecorder
 from vlsafe.run_metrics import set_metrics_aside
 from vlsafe.strategies import STRATEGIES
+from vlsafe.strategies.waiting import StepWatch
 from vlsafe.studies.runs import flat
 
 _SECRET = re.compile(r"(token|secret|password|api_?key)$", re.IGNORECASE)
@@ -165,7 +166,7 @@ class VlsafeCLI(LightningCLI):
             )
         )
         recorder = RunRecorder(run_dir, self._get(self.config_init, "evaluation"), self._account)
-        mine = [recorder.steps, *mine, recorder]
+        mine = [recorder.steps, *mine, StepWatch(), recorder]
         if resumed:
             rank_zero_only(set_metrics_aside)(run_dir)
         # metrics.csv is always written: the report's curves come from it
