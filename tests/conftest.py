@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch  # noqa: F401  # its log keeps the stream that it finds: not that of one test
 import pytest
 from hypothesis import settings
 

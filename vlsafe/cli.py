@@ -16,6 +16,7 @@ from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
@@ -193,6 +194,11 @@ class VlsafeCLI(LightningCLI):
         if name == "auto" and self.subcommand == "fit":
             asked = self._get(self.config, "trainer")
             return chosen_strategy(self.model, self.datamodule, asked, machine_here(asked))
+        if isinstance(name, FSDPStrategy) or (isinstance(name, str) and name.startswith("fsdp_")) or name == "fsdp":
+            raise ConfigError(
+                "trainer.strategy: what FSDP1 spreads over processes cannot be evaluated or exported here; take fsdp2, which "
+                "shards every block"
+            )
         return STRATEGIES[name]() if isinstance(name, str) and name in STRATEGIES else name
 
     def _flat_config(self) -> dict[str, Any]:
