@@ -194,10 +194,10 @@ class VlsafeCLI(LightningCLI):
         if name == "auto" and self.subcommand == "fit":
             asked = self._get(self.config, "trainer")
             return chosen_strategy(self.model, self.datamodule, asked, machine_here(asked))
-        if isinstance(name, FSDPStrategy) or (isinstance(name, str) and name.startswith("fsdp_")) or name == "fsdp":
+        if isinstance(name, FSDPStrategy) or name in FSDPStrategy.get_registered_strategies():
             raise ConfigError(
-                "trainer.strategy: what FSDP1 spreads over processes cannot be evaluated or exported here; take fsdp2, which "
-                "shards every block"
+                "trainer.strategy: what FSDP1 spreads over processes cannot be evaluated or exported here; take fsdp2, "
+                "which shards every block"
             )
         return STRATEGIES[name]() if isinstance(name, str) and name in STRATEGIES else name
 
