@@ -34,6 +34,8 @@ from vlsafe.models.summary import parameter_groups  # noqa: E402
 ModelName = Literal["tiny", "30m", "quickstart"]
 Trainable = Literal["lora", "full"]
 CLIP_NORM = 1.0
+LENGTHS = [1, 3, 8, 15, 30, 60, 100, 150]
+"""Of text answers in tokens, most of them short, as in the post-hoc mix."""
 QUICKSTART = Path(__file__).parents[2] / "experiments" / "quickstart.yaml"
 
 
@@ -105,7 +107,7 @@ def build(name: ModelName, trainable: Trainable, steps: int, folder: Path, dtype
     """Weights and order depend on ``name`` and ``trainable`` alone; files that must be made go to ``folder``."""
     if name == "quickstart":
         run = built(["--config", str(QUICKSTART)])
-        module, data = run.model, run.datamodule
+        module, data = run.model, _posthoc(run.datamodule, folder)
     else:
         module, data = _made(name, folder)
     if trainable == "full":
@@ -151,11 +153,21 @@ def _made(name: ModelName, folder: Path) -> tuple[SafetyFineTuning, Conversation
     rate = 2e-2 if name == "tiny" else 7e-4  # few and small weights must move enough for a wrong step to show
     lora = Tuning("lora", rate, rank=16, alpha=32, targets=["gate_proj", "up_proj", "down_proj"])
     module = SafetyFineTuning(backbone, Components(Tuning(), Tuning("full", 1e-3), lora))
+    texts = {n: ("one two " * n)[:n].strip() for n in LENGTHS}
     parts = {
         "pictures": Part(f"llava:{_picture_file(folder)}", share=0.5),
-        "instructions": Part(f"alpaca:{_text_file(folder)}", share=0.5),
+        "instructions": Part(f"alpaca:{_text_file(folder, texts)}", share=0.5),
     }
     return module, ConversationData(parts, samples=1800, batch_size=4, padding_free=True)
+
+
+def _posthoc(quickstart: ConversationData, folder: Path) -> ConversationData:
+    """The post-hoc mix on the quickstart's pictures: refusals, answers of one word, and texts of 1 to 150 tokens."""
+    parts = {name: Part(quickstart.parts[name].source, share=0.3) for name in ("safety", "easy_vqa")}
+    counting = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    texts = {n: " ".join(counting[place % 10] for place in range(n)) for n in LENGTHS}
+    parts["text"] = Part(f"alpaca:{_text_file(folder, texts)}", share=0.4)
+    return ConversationData(parts, samples=1800, batch_size=8, padding_free=True)
 
 
 def _picture_file(folder: Path) -> Path:
@@ -172,10 +184,8 @@ def _picture_file(folder: Path) -> Path:
     return path
 
 
-def _text_file(folder: Path) -> Path:
-    """Answers of 1 to 150 tokens, most of them short, as in the post-hoc mix."""
-    lengths = [1, 3, 8, 15, 30, 60, 100, 150]
-    rows = [{"instruction": f"Count to {n}.", "input": "", "output": ("one two " * n)[:n].strip()} for n in lengths]
+def _text_file(folder: Path, answers: dict[int, str]) -> Path:
+    rows = [{"instruction": f"Count to {n}.", "input": "", "output": answer} for n, answer in answers.items()]
     path = folder / "text.json"
     path.write_text(json.dumps(rows))
     return path
