@@ -59,7 +59,7 @@ def opened(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> PreTra
     Raises DataError where the checkpoint's index names a file that is not there.
     """
     later, files = _later.get(), _files(folder)
-    if later is None or not files or hasattr(config, "quantization_config"):
+    if later is None or not files or "quantization_config" in config.to_dict():
         return None
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
