@@ -62,7 +62,7 @@ def test_a_run_leaves_everything_behind(config: Path, tmp_path: Path, capsys: py
 
 def _every_phase_is_told(phases: list[dict[str, Any]], wall: float) -> None:
     named = sum(phase["seconds"] for phase in phases if phase["name"] != "train: rest")
-    assert 0.95 * wall < named <= wall
+    assert 0.95 * wall - 0.5 < named <= wall  # the report cannot tell of its own writing
     around = [phase["name"] for phase in phases if not phase["name"].startswith("train: ")]
     assert around == [
         *("imports", "configuration", "open data", "load", "evaluate before", "start of training"),
@@ -193,7 +193,7 @@ def test_phases_explain_the_time_of_the_process(config: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr[-2000:]
     phases = json.loads((tmp_path / "run" / "report.json").read_text())["phases"]
     named = sum(phase["seconds"] for phase in phases if phase["name"] != "train: rest")
-    assert 0.95 * wall < named <= wall
+    assert 0.95 * wall - 0.5 < named <= wall  # the report cannot tell of its own writing
 
 
 @pytest.mark.slow
