@@ -44,7 +44,6 @@ from vlsafe.planning.shape import Shape  # noqa: E402
 from vlsafe.planning.skeleton import skeleton  # noqa: E402
 from vlsafe.planning.workload import Load, Workload  # noqa: E402
 from vlsafe.strategies.attention import available  # noqa: E402
-from vlsafe.strategies.segments import SEGMENTED_SDPA  # noqa: E402
 
 LLAMA_7B = dict(
     vocab_size=32064, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
@@ -68,8 +67,7 @@ class RandomOnDevice(ComposedVLLM):
     def load_model(self) -> PreTrainedModel:
         model = skeleton(self).to_empty(device=self.device)
         model.initialize_weights()
-        kernel = SEGMENTED_SDPA if self.attention == "sdpa" else self.attention
-        model.set_attn_implementation({"text_config": kernel})
+        model.set_attn_implementation({"text_config": self.text_attention})
         return model
 
 

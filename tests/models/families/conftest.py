@@ -24,6 +24,7 @@ FAMILIES: list[Family] = [
 CHECKS = {
     "loss": "test_the_loss_is_hugging_faces_own",
     "labels": "test_ids_and_labels_are_those_written_by_hand",
+    "padding-free": "test_without_padding_samples_do_not_see_each_other",
     "batch = single": "test_a_batch_answers_as_its_prompts_alone",
     "trainable": "test_one_step_changes_exactly_what_the_table_names",
     "round trip": "test_what_is_exported_comes_back_bit_by_bit",

@@ -1,4 +1,4 @@
-"""The same five checks for every family, on a tiny random checkpoint laid out as on the hub; conftest prints them."""
+"""The same six checks for every family, on a tiny random checkpoint laid out as on the hub; conftest prints them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from vlsafe.answering import Decoding
 from vlsafe.conversation import Conversation, ImageRef, Turn, assistant, user
 from vlsafe.data.collate import Batch, Collate
 from vlsafe.data.encoding import IGNORE, Encoded, Encoding
+from vlsafe.errors import ConfigError
 from vlsafe.models.adaptation import Components, Tuning, original_name
 from vlsafe.models.export import export_adapter, export_model
 from vlsafe.models.responder import ModelResponder
@@ -106,6 +107,35 @@ def test_the_loss_is_hugging_faces_own(
             torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
         whole = model(**batch.inputs, labels=batch.labels).loss
     torch.testing.assert_close(sums.loss / sums.sample_tokens.sum(), whole, atol=2e-5, rtol=2e-5)
+
+
+def test_without_padding_samples_do_not_see_each_other(
+    family: Family, backbone: PretrainedVLLM, pictures: dict[str, ImageRef]
+) -> None:
+    """Loss of each sample and gradients in one row, against padded rows; or a refusal, where a token has a kind."""
+    model, encoding = backbone.load_model().eval(), Encoding(backbone.processor)
+    talks = [*conversations(pictures["red"]).values(), ask("what?", "blue", pictures["wide"])]
+    encoded = [encoding.sample(one) for one in talks]
+    if not backbone.padding_free:
+        with pytest.raises(ConfigError, match="padding_free cannot lay out"):
+            Collate(0, padding_free=True)(encoded)
+        return
+    sums = {}
+    for free in (False, True):
+        model.zero_grad()
+        sums[free] = SFT()(model, Collate(0, padding_free=free)(encoded))
+        sums[free].loss.backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        if not free:
+            padded = gradients
+    torch.testing.assert_close(sums[True].sample_loss, sums[False].sample_loss, atol=2e-5, rtol=2e-5)
+    assert gradients.keys() == padded.keys() and gradients
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, padded[name], atol=1e-4, rtol=1e-4, msg=name)
+    encoded[0].input_ids[-3] += 1
+    other = SFT()(model, Collate(0, padding_free=True)(encoded)).sample_loss
+    assert other[0] != sums[True].sample_loss[0]
+    assert torch.equal(other[1:], sums[True].sample_loss[1:])
 
 
 def test_a_batch_answers_as_its_prompts_alone(backbone: PretrainedVLLM, pictures: dict[str, ImageRef]) -> None:

@@ -17,6 +17,7 @@ from vlsafe.models.backbones.contract import Contract
 from vlsafe.models.backbones.features import image_features
 from vlsafe.models.modes import evaluating
 from vlsafe.strategies.attention import Attention, choose
+from vlsafe.strategies.segments import SEGMENTED_SDPA
 
 Component = Literal["vision", "projector", "language"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
@@ -65,6 +66,11 @@ class Backbone(metaclass=Contract):
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
         """Component -> fully qualified module paths in ``model``; together they hold every parameter. A parameter that
         stands in no module of its own is named by itself."""
+
+    @property
+    def text_attention(self) -> str:
+        """The name under which transformers knows the language model's kernel."""
+        return SEGMENTED_SDPA if self.attention == "sdpa" and self.padding_free else self.attention
 
     @cached_property
     def processor(self) -> ProcessorMixin:

@@ -29,7 +29,6 @@ from vlsafe.models.encoders import Weights, vision_encoder_of
 from vlsafe.models.encoders.base import ImageFit, VisionEncoder
 from vlsafe.models.encoders.fused import PatchFeatures
 from vlsafe.models.projectors import PROJECTORS
-from vlsafe.strategies.segments import SEGMENTED_SDPA
 
 IMAGE_TOKEN = "<image>"
 VisionTokens = Literal["patches", "all"]
@@ -118,8 +117,7 @@ class ComposedVLLM(Backbone):
         model = _assembled(config, vision, language)
         self._start_projector(model, language)
         model.generation_config = language.generation_config
-        attention = SEGMENTED_SDPA if self.attention == "sdpa" else self.attention
-        model.set_attn_implementation({"text_config": attention})
+        model.set_attn_implementation({"text_config": self.text_attention})
         return model.to(getattr(torch, self.dtype))
 
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:

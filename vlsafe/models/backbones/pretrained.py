@@ -18,7 +18,7 @@ from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
 from vlsafe.models.backbones.anatomy import anatomy
 from vlsafe.models.backbones.base import Attention, Backbone, Component
-from vlsafe.models.backbones.families import FAMILIES
+from vlsafe.models.backbones.families import FAMILIES, PADDING_FREE
 from vlsafe.models.backbones.families.base import Family
 from vlsafe.models.backbones.pieces import opened
 
@@ -63,6 +63,10 @@ class PretrainedVLLM(Backbone):
         kind = self.config.model_type
         return FAMILIES[kind]() if kind in FAMILIES else Family()
 
+    @cached_property
+    def padding_free(self) -> bool:  # type: ignore[override]
+        return self.config.model_type in PADDING_FREE
+
     def load_processor(self) -> ProcessorMixin:
         processor = self.family.load_processor(self._path(), self.config, **self._options)
         if self.template is None and not processor.chat_template and self.family.template is not None:
@@ -76,7 +80,7 @@ class PretrainedVLLM(Backbone):
             model = self._in_pieces() or AutoModelForImageTextToText.from_pretrained(
                 self._path(), dtype=self.dtype, **self._options
             )
-        model.set_attn_implementation({"text_config": self.attention})
+        model.set_attn_implementation({"text_config": self.text_attention})
         self.family.prepare(model)
         for line in self._found(model):
             logger.info(line)

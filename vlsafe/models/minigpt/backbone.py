@@ -40,7 +40,7 @@ class MiniGPTv2(Backbone):
 
     def load_model(self) -> PreTrainedModel:
         model = MiniGPTv2ForConditionalGeneration.from_pretrained(self._path(), dtype=self.dtype)
-        model.set_attn_implementation({"text_config": self.attention})
+        model.set_attn_implementation({"text_config": self.text_attention})
         return model
 
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:

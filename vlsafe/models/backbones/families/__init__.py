@@ -14,3 +14,9 @@ FAMILIES = Table(
     paligemma=f"{_HERE}.paligemma:PaliGemma",
     smolvlm=f"{_HERE}.smolvlm:SmolVLM",
 )
+
+PADDING_FREE = frozenset(
+    ("idefics3", "internvl", "llava", "llava_next", "llava_onevision", "minigpt_v2", "smolvlm"),
+)
+"""Model types whose samples do not see each other in one row, each shown by the families' tests. The others want a kind
+or a direction of every token."""
