@@ -194,12 +194,14 @@ class VlsafeCLI(LightningCLI):
         if name == "auto" and self.subcommand == "fit":
             asked = self._get(self.config, "trainer")
             return chosen_strategy(self.model, self.datamodule, asked, machine_here(asked))
-        if isinstance(name, FSDPStrategy) or name in FSDPStrategy.get_registered_strategies():
+        if isinstance(name, str) and name in STRATEGIES:
+            return STRATEGIES[name]()
+        if type(name) is FSDPStrategy or name in FSDPStrategy.get_registered_strategies():
             raise ConfigError(
-                "trainer.strategy: what FSDP1 spreads over processes cannot be evaluated or exported here; take fsdp2, "
-                "which shards every block"
+                "trainer.strategy: what Lightning's own FSDP spreads over processes cannot be evaluated or exported "
+                "here; take fsdp2, or fsdp, which is FSDP1 and can"
             )
-        return STRATEGIES[name]() if isinstance(name, str) and name in STRATEGIES else name
+        return name
 
     def _flat_config(self) -> dict[str, Any]:
         """Dotted key -> value of the run's config, without secrets."""

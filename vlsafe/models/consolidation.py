@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vlsafe.models.module import SafetyFineTuning
-from vlsafe.strategies.shards import whole
 
 
 def consolidated(module: SafetyFineTuning) -> SafetyFineTuning:
@@ -14,8 +13,7 @@ def consolidated(module: SafetyFineTuning) -> SafetyFineTuning:
     """
     if module.sharded is None:
         return module
-    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
-    state = {name: whole(tensor) for name, tensor in module.state_dict().items() if name not in frozen}
+    state = module.sharded.trained()
     if module.global_rank != 0:
         return module
     together = SafetyFineTuning(module.backbone, module.components, module.objective)

@@ -9,7 +9,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import FSDPStrategy
 from peft import PeftModel
 from rich.console import Console
 from torch import Tensor
@@ -28,6 +27,7 @@ from vlsafe.models.schedule import Shape, limited, optimizer_steps, scheduled
 from vlsafe.models.summary import parameter_groups, summary, summary_table
 from vlsafe.objectives.base import Objective
 from vlsafe.objectives.sft import SFT
+from vlsafe.strategies.fsdp1 import FSDP1, unwrapped
 from vlsafe.strategies.fsdp2 import FSDP2
 from vlsafe.strategies.recompute import compile_blocks, recompute, words_need_gradients
 
@@ -179,10 +179,10 @@ class SafetyFineTuning(L.LightningModule):
         return 0 * self.backbone.blank_features(self._plain())
 
     @property
-    def sharded(self) -> FSDP2 | None:
+    def sharded(self) -> FSDP1 | FSDP2 | None:
         """The strategy, where it keeps weights in pieces: then every rank must run every block."""
         strategy = None if self._trainer is None else self._trainer.strategy
-        return strategy if isinstance(strategy, FSDP2) else None
+        return strategy if isinstance(strategy, FSDP1 | FSDP2) else None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         per_source = self._reduced(self._window, self.trainer.datamodule.part_names)
@@ -198,8 +198,8 @@ class SafetyFineTuning(L.LightningModule):
     ) -> None:
         """Lightning refuses to clip by norm under FSDP1, whose own method can (pitfalls H2)."""
         strategy = self.trainer.strategy
-        if isinstance(strategy, FSDPStrategy) and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            strategy.model.clip_grad_norm_(gradient_clip_val)
+        if isinstance(strategy, FSDP1) and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            strategy.clip_gradients(gradient_clip_val)
             return
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -255,8 +255,7 @@ class SafetyFineTuning(L.LightningModule):
     # --- checkpoints hold what trains -----------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        trainable = {f"model.{name}" for name, p in self._tuned().named_parameters() if p.requires_grad}
-        buffers = {f"model.{name}" for name, _ in self._trained_buffers()}
+        trainable, buffers = self._kept_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable | buffers}
         checkpoint["vlsafe"] = {
             "seen": self.seen,
@@ -266,8 +265,8 @@ class SafetyFineTuning(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises VlsafeError unless the checkpoint holds exactly what this config trains."""
-        expected = {f"model.{name}" for name, p in self._tuned().named_parameters() if p.requires_grad}
-        found = set(checkpoint["state_dict"]) - {f"model.{name}" for name, _ in self._trained_buffers()}
+        expected, buffers = self._kept_names()
+        found = set(checkpoint["state_dict"]) - buffers
         if found != expected:
             raise VlsafeError(
                 "the checkpoint does not fit this config's components: "
@@ -277,14 +276,17 @@ class SafetyFineTuning(L.LightningModule):
             )
         self.seen, self._seed = checkpoint["vlsafe"]["seen"], checkpoint["vlsafe"]["seed"]
 
-    def _trained_buffers(self) -> list[tuple[str, Tensor]]:
-        """Buffers of modules whose parameters train themselves, such as BatchNorm statistics."""
-        return [
-            (f"{path}.{name}" if path else name, buffer)
+    def _kept_names(self) -> tuple[set[str], set[str]]:
+        """Of what a checkpoint holds: parameters that train, and buffers of modules whose parameters train themselves,
+        such as BatchNorm statistics."""
+        trainable = {f"model.{unwrapped(name)}" for name, p in self._tuned().named_parameters() if p.requires_grad}
+        buffers = {
+            f"model.{unwrapped(f'{path}.{name}' if path else name)}"
             for path, part in self._tuned().named_modules()
             if "lora_" not in path and any(p.requires_grad for p in part.parameters(recurse=False))
-            for name, buffer in part.named_buffers(recurse=False)
-        ]
+            for name, _ in part.named_buffers(recurse=False)
+        }
+        return trainable, buffers
 
     def _plain(self) -> PreTrainedModel:
         model = self._tuned()

@@ -117,12 +117,18 @@ class FSDP2(ModelParallelStrategy):
     def lightning_restore_optimizer(self) -> bool:
         return True  # our load_checkpoint only reads; model and optimizer are filled where they are for any strategy
 
+    def trained(self) -> dict[str, Any]:
+        """What trains, and buffers, whole on the CPU. Every process must ask for it."""
+        return {name: whole(tensor) for name, tensor in self._trained().items()}
+
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """What trains, and buffers: cut as it lies here, or whole on the CPU."""
+        return {name: self._kept(tensor) for name, tensor in self._trained().items()}
+
+    def _trained(self) -> dict[str, Any]:
         assert self.lightning_module is not None
         frozen = {name for name, p in self.lightning_module.named_parameters() if not p.requires_grad}
-        state = {n: t for n, t in self.lightning_module.state_dict().items() if n not in frozen}
-        return {name: self._kept(tensor) for name, tensor in state.items()}
+        return {n: t for n, t in self.lightning_module.state_dict().items() if n not in frozen}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         return mapped(super(ModelParallelStrategy, self).optimizer_state(optimizer), lambda _, leaf: self._kept(leaf))
