@@ -119,7 +119,7 @@ def goes_on(backbone: Backbone, name: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "fsdp2"])
 def test_four_processes_go_on_from_the_checkpoint_of_two(name: str, tmp_path: Path) -> None:
     files(tmp_path)
     backbone = backbone_of("llava", tmp_path)

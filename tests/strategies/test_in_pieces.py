@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,18 @@ from making import CLIP, ids_of, language, strong
 from processes import saved, together
 from runs import SeededCheckpoint, strategy
 from safetensors.torch import load_file, save_file
-from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
+from tiny import VISION, language_model, save_tokenizer
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from transformers import LlamaConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 
 from tests.torchrun import ROOT
-from vlsafe import PretrainedVLLM, SafetyFineTuning
+from vlsafe import Backbone, ComposedVLLM, PretrainedVLLM, SafetyFineTuning
 from vlsafe.errors import DataError
-from vlsafe.models.backbones.pieces import Later, read_in_pieces
+from vlsafe.models.backbones.pieces import read_in_pieces
 from vlsafe.models.components import Components
 from vlsafe.strategies.filling import StandIn
+from vlsafe.strategies.fsdp1 import unwrapped
 from vlsafe.strategies.shards import whole
 
 
@@ -38,19 +43,20 @@ def written(folder: Path, model: PreTrainedModel | None = None) -> Path:
     return folder
 
 
-def opened(folder: Path) -> tuple[PreTrainedModel, Later]:
-    with read_in_pieces() as later:
-        return PretrainedVLLM(str(folder), attention="sdpa", dtype="float32", **LLAVA.options).load_model(), later
+def opened(folder: Path) -> dict[str, nn.Parameter]:
+    """Its parameters; of those that are left in their files, stand-ins."""
+    with read_in_pieces():
+        model = PretrainedVLLM(str(folder), attention="sdpa", dtype="float32", **LLAVA.options).load_model()
+    return dict(model.named_parameters())
 
 
 def test_weights_of_another_shape_name_tensor_and_file(tmp_path: Path) -> None:
     weights = load_file(written(tmp_path) / "model.safetensors")
     words = next(name for name in weights if name.endswith("embed_tokens.weight"))
     save_file(weights | {words: weights[words][1:].contiguous()}, tmp_path / "model.safetensors", {"format": "pt"})
-    _, later = opened(tmp_path)
-    assert later.pieces is not None
+    found = opened(tmp_path)["model.language_model.embed_tokens.weight"]
     with pytest.raises(DataError, match=r"embed_tokens\.weight of .*model\.safetensors has the shape \[\d+, 16\]"):
-        later.pieces.rows("model.language_model.embed_tokens.weight", 0, 2)
+        found.rows(0, 2)
 
 
 @pytest.mark.parametrize("left_out", ["multi_modal_projector.linear_1.bias", "embed_tokens"])
@@ -59,8 +65,7 @@ def test_what_the_files_do_not_hold_makes_it_read_as_ever(left_out: str, tmp_pat
     left = {name: tensor for name, tensor in weights.items() if left_out not in name}
     assert len(left) == len(weights) - 1
     save_file(left, tmp_path / "model.safetensors", {"format": "pt"})
-    model, later = opened(tmp_path)
-    assert later.pieces is None and not any(isinstance(parameter, StandIn) for parameter in model.parameters())
+    assert not any(isinstance(parameter, StandIn) for parameter in opened(tmp_path).values())
 
 
 def test_the_index_says_which_files_are_the_models(tmp_path: Path) -> None:
@@ -68,9 +73,7 @@ def test_the_index_says_which_files_are_the_models(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")  # a second copy
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
-    _, later = opened(tmp_path)
-    assert later.pieces is not None
-    assert torch.equal(later.pieces.rows("lm_head.weight", 2, 4), model.lm_head.weight[2:4])
+    assert torch.equal(opened(tmp_path)["lm_head.weight"].rows(2, 4), model.lm_head.weight[2:4])
     next(tmp_path.glob("model-00002-*")).unlink()
     with pytest.raises(DataError, match=r"index\.json names model-00002-.*, not there"):
         opened(tmp_path)
@@ -84,10 +87,20 @@ def test_tensors_that_are_made_of_several_in_the_files(tmp_path: Path) -> None:
     written(tmp_path, LlavaForConditionalGeneration(config))
     assert any("experts.2." in name for name in load_file(tmp_path / "model.safetensors"))
     plain = PretrainedVLLM(str(tmp_path), attention="sdpa", dtype="float32").load_model()
-    _, later = opened(tmp_path)
-    assert later.pieces is not None and later.pieces.names == dict(plain.named_parameters()).keys()
+    found = opened(tmp_path)
+    assert found.keys() == dict(plain.named_parameters()).keys()
     for name, parameter in plain.named_parameters():
-        assert torch.equal(later.pieces.rows(name, 1, 3), parameter[1:3]), name
+        assert torch.equal(found[name].rows(1, 3), parameter[1:3]), name
+
+
+def test_a_composed_model_leaves_its_language_model_in_its_files(tmp_path: Path) -> None:
+    """All but words, of which there is one more than the files have: their rows are made at once."""
+    with read_in_pieces():
+        model = composed(tmp_path).load_model()
+    left = {name for name, parameter in model.named_parameters() if isinstance(parameter, StandIn)}
+    language = {name for name, _ in model.named_parameters() if name.startswith("model.language_model.")}
+    assert left == language - {"model.language_model.embed_tokens.weight"} and len(left) > 9
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
 TABLES = {
@@ -97,25 +110,61 @@ TABLES = {
 }
 
 
-def before_training(folder: Path, name: str, table: str, world: int) -> dict[str, Any]:
+class SeededParts(ComposedVLLM):
+    """A composed model whose adapters begin the same wherever they are made."""
+
+    def load_model(self) -> PreTrainedModel:
+        torch.manual_seed(0)
+        return super().load_model()
+
+
+def pretrained(folder: Path) -> Backbone:
+    return SeededCheckpoint(str(written(folder)), attention="sdpa", dtype="float32", **LLAVA.options)
+
+
+def composed(folder: Path) -> Backbone:
+    """Its tokenizer has a word more than the language model, whose words are therefore read at once."""
+    tokenizer = save_tokenizer(folder)
+    fields = {n: v for n, v in language_model(tokenizer, tie_word_embeddings=True).items() if n != "tokenizer"}
+    LlamaForCausalLM(LlamaConfig(**fields)).save_pretrained(folder)
+    return SeededParts("clip", str(folder), vision_weights=VISION["clip"], attention="sdpa", dtype="bfloat16")
+
+
+def before_training(backbone: Backbone, folder: Path, name: str, table: str, world: int) -> dict[str, Any]:
     """Every weight when training starts."""
-    backbone = SeededCheckpoint(str(folder), attention="sdpa", dtype="float32", **LLAVA.options)
     tuned = SafetyFineTuning(backbone, TABLES[table], warmup_ratio=0.0)
     made = trainer(folder, devices=world, strategy=strategy(name), max_steps=0)
     made.fit(tuned, datamodule=data(folder, batch_size=1))
+    if name == "fsdp":
+        with FullyShardedDataParallel.summon_full_params(made.strategy.model):
+            return {unwrapped(name): tensor.clone() for name, tensor in tensors(tuned).items()}
     return {name: whole(tensor) for name, tensor in tensors(tuned).items()}
 
 
-def each_of_two(folder: Path, table: str) -> None:
-    weights = before_training(folder, "fsdp2", table, world=2)
+def each_of_two(backbone: Backbone, folder: Path, name: str, table: str) -> None:
+    weights = before_training(backbone, folder, name, table, world=2)
     torch.save(weights, folder / f"{torch.distributed.get_rank()}.pt")
 
 
-@pytest.mark.parametrize("table", ["mixed", *(pytest.param(name, marks=pytest.mark.slow) for name in list(TABLES)[1:])])
-def test_weights_and_new_adapters_are_those_of_one_process(table: str, tmp_path: Path) -> None:
-    files(written(tmp_path))
-    alone = before_training(tmp_path, "single", table, world=1)
-    together(2, each_of_two, tmp_path, table)
+@pytest.mark.parametrize(
+    ("name", "made", "table"),
+    [
+        ("fsdp2", pretrained, "mixed"),
+        pytest.param("fsdp2", pretrained, "full beside adapters", marks=pytest.mark.slow),
+        pytest.param("fsdp2", pretrained, "full", marks=pytest.mark.slow),
+        ("fsdp2", composed, "full"),
+        ("fsdp", pretrained, "mixed"),
+        pytest.param("fsdp", composed, "full", marks=pytest.mark.slow),
+    ],
+)
+def test_weights_and_new_adapters_are_those_of_one_process(
+    name: str, made: Callable[[Path], Backbone], table: str, tmp_path: Path
+) -> None:
+    files(tmp_path)
+    (tmp_path / "model").mkdir()
+    backbone = made(tmp_path / "model")
+    alone = before_training(backbone, tmp_path, "single", table, world=1)
+    together(2, each_of_two, backbone, tmp_path, name, table)
     for rank in (0, 1):
         found = saved(tmp_path / f"{rank}.pt")
         assert found.keys() == alone.keys()
@@ -140,7 +189,8 @@ def test_no_process_holds_the_whole_model(tmp_path: Path) -> None:
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
     ran(0, "write")
-    for rank in ran(2, "pieces"):
+    for rank in (*ran(2, "pieces"), *ran(2, "pieces", "fsdp")):
+        print(rank)
         assert rank["loaded"] < 0.65 * rank["model"] and rank["trained"] < 0.9 * rank["model"], rank
     for rank in ran(2, "whole"):
         assert rank["loaded"] > 0.9 * rank["model"], rank  # the measure sees a model that is read whole

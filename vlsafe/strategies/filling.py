@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -21,19 +22,52 @@ class Rows(Protocol):
 class StandIn(nn.Parameter):
     """A parameter's shape and type before its weights are read: one zero, seen everywhere. It takes no memory."""
 
+    rows: Callable[[int, int | None], Tensor]
+    """Reads rows from the first number to the second, None being the last: [end - begin, ...]."""
+
     def __deepcopy__(self, memo: dict[int, Any]) -> StandIn:  # PEFT copies what trains in full
-        return memo.setdefault(id(self), stand_in(self))
+        return memo.setdefault(id(self), stand_in(self, self.rows))
 
 
-def stand_in(like: Tensor) -> StandIn:
+def stand_in(like: Tensor, rows: Callable[[int, int | None], Tensor]) -> StandIn:
     """A stand-in of the shape, type and need for a gradient of ``like``."""
     zero = torch.zeros((), dtype=like.dtype, device="cpu")
-    return StandIn(zero.expand(like.shape), requires_grad=like.requires_grad)
+    made = StandIn(zero.expand(like.shape), requires_grad=like.requires_grad)
+    made.rows = rows
+    return made
 
 
-def hold_places(model: nn.Module) -> None:
-    """Replace every parameter by a stand-in."""
-    _replace(model, lambda _, parameter: stand_in(parameter))
+def hold_places(model: nn.Module, rows: Callable[..., Tensor]) -> None:
+    """Replace every parameter by a stand-in. ``rows``: :class:`Rows` of the model."""
+    _replace(model, lambda name, parameter: stand_in(parameter, partial(rows, name)))
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """As ``model.to(dtype)``, which would give stand-ins the memory of what they stand for."""
+
+    def other(_: str, parameter: nn.Parameter) -> nn.Parameter:
+        if not isinstance(parameter, StandIn):
+            return parameter
+        rows = parameter.rows
+        return stand_in(torch.empty_like(parameter, dtype=dtype, device="meta"), lambda *place: rows(*place).to(dtype))
+
+    _replace(model, other)
+    model.to(dtype)
+
+
+def read_now(model: nn.Module, *parts: nn.Module) -> None:
+    """Give the stand-ins in ``parts`` of ``model`` their weights."""
+    wanted = {parameter for part in parts for parameter in part.parameters()}
+
+    def read(_: str, parameter: nn.Parameter) -> nn.Parameter:
+        return nn.Parameter(values(parameter)) if parameter in wanted else parameter
+
+    _replace(model, read)
+
+
+def values(parameter: nn.Parameter) -> Tensor:
+    """All of a parameter, read where it is a stand-in."""
+    return parameter.rows(0, None) if isinstance(parameter, StandIn) else parameter
 
 
 def without_storage(model: nn.Module) -> None:

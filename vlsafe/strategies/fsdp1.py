@@ -110,7 +110,7 @@ class FSDP1(FSDPStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """That of one device: states by the number of a parameter, not by its name."""
-        named = get_optimizer_state_dict(self._cut(), optimizer)["state"]
+        named: dict[str, Any] = get_optimizer_state_dict(self._cut(), optimizer)["state"]  # type: ignore[assignment]
         numbers = {name: number for number, name in enumerate(self._names(optimizer))}
         groups = optimizer.state_dict()["param_groups"]
         state = mapped({numbers[name]: entry for name, entry in named.items()}, lambda _, leaf: whole(leaf))
@@ -138,7 +138,7 @@ class FSDP1(FSDPStrategy):
             names = self._names(optimizer)
             groups = [{**group, "params": [names[n] for n in group["params"]]} for group in kept["param_groups"]]
             state = {names[number]: entry for number, entry in kept["state"].items()}
-            named = {"state": state, "param_groups": groups}
+            named: dict[str, Any] = {"state": state, "param_groups": groups}
             set_optimizer_state_dict(self._cut(), optimizer, named, options=StateDictOptions(full_state_dict=True))
 
     def _cut(self) -> FullyShardedDataParallel:

@@ -12,26 +12,26 @@ from tiny import draw
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from vlsafe.models.backbones.pieces import Pieces, read_in_pieces
+from vlsafe.models.backbones.pieces import read_in_pieces
 from vlsafe.strategies.filling import StandIn
 
 
-def in_pieces(checkpoint: Path, family: Family, dtype: str) -> tuple[PreTrainedModel, Pieces]:
+def in_pieces(checkpoint: Path, family: Family, dtype: str) -> PreTrainedModel:
     backbone = opened(checkpoint, family)
     backbone.dtype = dtype
-    with read_in_pieces() as later:
+    with read_in_pieces():
         model = backbone.load_model()
-    assert later.pieces is not None and all(isinstance(parameter, StandIn) for parameter in model.parameters())
-    return model, later.pieces
+    assert all(isinstance(parameter, StandIn) for parameter in model.parameters())
+    return model
 
 
-def put_together(model: PreTrainedModel, pieces: Pieces, parts: int = 3) -> PreTrainedModel:
+def put_together(model: PreTrainedModel, parts: int = 3) -> PreTrainedModel:
     """The model, each parameter read in so many runs of rows."""
-    for path, module in model.named_modules():
+    for _, module in model.named_modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
-            full, each = f"{path}.{name}" if path else name, -(-len(parameter) // parts)
-            if full in pieces.names:
-                runs = [pieces.rows(full, i * each, min((i + 1) * each, len(parameter))) for i in range(parts)]
+            if isinstance(parameter, StandIn):
+                each = -(-len(parameter) // parts)
+                runs = [parameter.rows(i * each, min((i + 1) * each, len(parameter))) for i in range(parts)]
                 setattr(module, name, nn.Parameter(torch.cat(runs)))
     model.tie_weights()
     return model
@@ -39,11 +39,11 @@ def put_together(model: PreTrainedModel, pieces: Pieces, parts: int = 3) -> PreT
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_rows_and_buffers_are_those_of_ordinary_loading(dtype: str, family: Family, checkpoint: Path) -> None:
-    model, pieces = in_pieces(checkpoint, family, dtype)
+    model = in_pieces(checkpoint, family, dtype)
     backbone = opened(checkpoint, family)
     backbone.dtype = dtype
     plain = backbone.load_model()
-    same(dict(put_together(model, pieces).named_parameters()), dict(plain.named_parameters()))
+    same(dict(put_together(model).named_parameters()), dict(plain.named_parameters()))
     same(dict(model.named_buffers()), dict(plain.named_buffers()))  # those in no file too
 
 
@@ -57,7 +57,7 @@ def test_logits_are_those_of_ordinary_loading(family: Family, checkpoint: Path, 
     backbone = opened(checkpoint, family)
     pictures = {"red": draw(tmp_path, "red.png", "red"), "wide": draw(tmp_path, "wide.png", "blue", (32, 16))}
     batch = mixed(backbone, pictures)
-    model, plain = put_together(*in_pieces(checkpoint, family, "float32")), backbone.load_model()
+    model, plain = put_together(in_pieces(checkpoint, family, "float32")), backbone.load_model()
     with torch.no_grad():
         found, expected = (each(**batch.inputs).logits for each in (model, plain))
     assert torch.equal(found, expected)

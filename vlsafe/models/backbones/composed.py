@@ -25,10 +25,12 @@ from vlsafe.data.chat import chat_template
 from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
 from vlsafe.models.backbones.base import Attention, Backbone, Component
+from vlsafe.models.backbones.pieces import opened
 from vlsafe.models.encoders import Weights, vision_encoder_of
 from vlsafe.models.encoders.base import ImageFit, VisionEncoder
 from vlsafe.models.encoders.fused import PatchFeatures
 from vlsafe.models.projectors import PROJECTORS
+from vlsafe.strategies.filling import cast, read_now, values
 
 IMAGE_TOKEN = "<image>"
 VisionTokens = Literal["patches", "all"]
@@ -102,6 +104,7 @@ class ComposedVLLM(Backbone):
         _refuse_head_arithmetic(text)
         tokenizer = self.processor.tokenizer
         if len(tokenizer) > language.get_input_embeddings().num_embeddings:
+            read_now(language, language.get_input_embeddings(), language.get_output_embeddings())
             language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         vision = self.encoder.load()
         config = LlavaConfig(
@@ -118,7 +121,8 @@ class ComposedVLLM(Backbone):
         self._start_projector(model, language)
         model.generation_config = language.generation_config
         model.set_attn_implementation({"text_config": self.text_attention})
-        return model.to(getattr(torch, self.dtype))
+        cast(model, getattr(torch, self.dtype))
+        return model
 
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
         return {
@@ -141,7 +145,8 @@ class ComposedVLLM(Backbone):
     def _start_projector(self, model: LlavaForConditionalGeneration, language: PreTrainedModel) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.projector_seed)
-            self.projector.initialise(model.model.multi_modal_projector, language.get_input_embeddings().weight)
+            words = values(language.get_input_embeddings().weight)
+            self.projector.initialise(model.model.multi_modal_projector, words)
 
     def _tokenizer(self) -> tuple[PreTrainedTokenizerBase, str | None]:
         """The language model's tokenizer and its own chat template, if any."""
@@ -157,7 +162,9 @@ class ComposedVLLM(Backbone):
 
     def _load_language(self) -> PreTrainedModel:
         if isinstance(self.language_model, str):
-            return AutoModelForCausalLM.from_pretrained(resolved(self.language_model), dtype="float32")
+            path = resolved(self.language_model)
+            pieces = opened(path, AutoConfig.from_pretrained(path), torch.float32, AutoModelForCausalLM)
+            return pieces or AutoModelForCausalLM.from_pretrained(path, dtype="float32")
         fields = {k: v for k, v in self.language_model.items() if k not in ("model_type", "tokenizer")}
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(self.language_model["model_type"], **fields))
 

@@ -1,8 +1,9 @@
 """Weights that stay in their files until each process reads its own rows of them, so that none holds the whole model.
 
 Inside :func:`read_in_pieces` a checkpoint of safetensors is opened as a model of stand-ins, which take no memory
-(:mod:`vlsafe.strategies.filling`). It can be planned and adapted like any other: its adapters are made of the same
-random numbers as on one device. Once it is cut over the processes, each takes its rows from :class:`Pieces`.
+(:mod:`vlsafe.strategies.filling`). It can be planned and adapted like any other, and be a part of another model: its
+adapters are made of the same random numbers as on one device. Once it is cut over the processes, each takes its rows
+from :class:`Pieces`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -29,49 +31,45 @@ from vlsafe.strategies.filling import hold_places
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Later:
-    """What a ``load_model`` that was called inside :func:`read_in_pieces` left to be read; None where it read all."""
-
-    pieces: Pieces | None = None
-
-
-_later: ContextVar[Later | None] = ContextVar("what is left to be read", default=None)
+_asked: ContextVar[bool] = ContextVar("whether weights may stay in their files", default=False)
 
 
 @contextmanager
-def read_in_pieces() -> Iterator[Later]:
+def read_in_pieces() -> Iterator[None]:
     """Let ``load_model`` leave weights in their files. One that cannot loads as ever."""
-    later = Later()
-    token = _later.set(later)
+    token = _asked.set(True)
     try:
-        yield later
+        yield
     finally:
-        _later.reset(token)
+        _asked.reset(token)
 
 
-def opened(folder: Path, config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel | None:
+def opened(
+    path: str, config: PretrainedConfig, dtype: torch.dtype, kind: Any = AutoModelForImageTextToText
+) -> PreTrainedModel | None:
     """The model of a checkpoint without its weights, where that was asked for and can be done; else None.
 
-    It cannot where weights are quantised, lie in other files than safetensors, or do not fill the model: transformers
-    then makes up what is missing, or unties what is tied.
+    It cannot where there is no folder, where weights are quantised, lie in other files than safetensors, or do not fill
+    the model: transformers then makes up what is missing, or unties what is tied.
+
+    Args:
+        kind: the class of transformers that makes the model of its config.
 
     Raises DataError where the checkpoint's index names a file that is not there.
     """
-    later, files = _later.get(), _files(folder)
-    if later is None or not files or "quantization_config" in config.to_dict():
+    folder = Path(path)
+    if not _asked.get() or not (files := _files(folder)) or "quantization_config" in config.to_dict():
         return None
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        model = kind.from_config(config, dtype=dtype)
     pieces = Pieces(model, files)
     if not pieces.whole:
         logger.info("%s does not fill its model tensor by tensor: every process reads all of it", folder)
         return None
-    hold_places(model)
+    hold_places(model, pieces.rows)
     _take_buffers(model, pieces)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
-    later.pieces = pieces
     return model.eval()
 
 

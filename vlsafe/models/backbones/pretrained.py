@@ -77,7 +77,9 @@ class PretrainedVLLM(Backbone):
         if self.random_weights:
             model = AutoModelForImageTextToText.from_config(self.config, dtype=self.dtype)
         else:
-            model = self._in_pieces() or AutoModelForImageTextToText.from_pretrained(
+            own_code = self._options["trust_remote_code"]
+            pieces = None if own_code else opened(self._path(), self.config, getattr(torch, self.dtype))
+            model = pieces or AutoModelForImageTextToText.from_pretrained(
                 self._path(), dtype=self.dtype, **self._options
             )
         model.set_attn_implementation({"text_config": self.text_attention})
@@ -85,13 +87,6 @@ class PretrainedVLLM(Backbone):
         for line in self._found(model):
             logger.info(line)
         return model
-
-    def _in_pieces(self) -> PreTrainedModel | None:
-        """The model of a folder, its weights left there, where a strategy asks for that."""
-        folder = Path(self._path())
-        if not folder.is_dir() or self._options["trust_remote_code"]:
-            return None
-        return opened(folder, self.config, getattr(torch, self.dtype))
 
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
         """Found in the model, not told (:func:`vlsafe.models.backbones.anatomy.anatomy`). A checkpoint whose parts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+import torch
 from transformers import (
     AutoConfig,
     LlavaConfig,
@@ -19,6 +20,7 @@ from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
 from vlsafe.models.backbones.base import Attention
 from vlsafe.models.backbones.composed import ComposedVLLM, VisionTokens
+from vlsafe.models.backbones.pieces import opened
 from vlsafe.models.backbones.pretrained import PretrainedVLLM
 from vlsafe.models.encoders import Weights
 from vlsafe.models.encoders.base import ImageFit
@@ -105,9 +107,9 @@ class SwappedVLLM(ComposedVLLM):
         return original.tokenizer, original.chat_template
 
     def _load_language(self) -> PreTrainedModel:
-        return LlavaForConditionalGeneration.from_pretrained(
-            resolved(self.checkpoint), revision=self.revision, dtype=self.dtype
-        )
+        path = resolved(self.checkpoint)
+        pieces = opened(path, self._original, getattr(torch, self.dtype))
+        return pieces or LlavaForConditionalGeneration.from_pretrained(path, revision=self.revision, dtype=self.dtype)
 
     def _projector_fields(self) -> dict[str, Any]:
         if not self.keep_projector:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
 from vlsafe.models.backbones.base import Attention, Backbone, Component
+from vlsafe.models.backbones.pieces import opened
 from vlsafe.models.minigpt import MiniGPTv2Config, MiniGPTv2ForConditionalGeneration, MiniGPTv2Processor
 
 
@@ -39,7 +41,9 @@ class MiniGPTv2(Backbone):
         return MiniGPTv2Processor.from_pretrained(self._path())
 
     def load_model(self) -> PreTrainedModel:
-        model = MiniGPTv2ForConditionalGeneration.from_pretrained(self._path(), dtype=self.dtype)
+        path = self._path()
+        pieces = opened(path, MiniGPTv2Config.from_pretrained(path), getattr(torch, self.dtype))
+        model = pieces or MiniGPTv2ForConditionalGeneration.from_pretrained(path, dtype=self.dtype)
         model.set_attn_implementation({"text_config": self.text_attention})
         return model
 
