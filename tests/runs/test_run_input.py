@@ -37,7 +37,7 @@ ADVBENCH_NOWHERE = (
             "trainer.callbacks[0].init_args.mode: EarlyStopping refuses",
         ),
         (["--trainer.callbacks+=callbacks.Throughput", "--trainer.callbacks.every_n_steps=0"], "every_n_steps is 0"),
-        (["--trainer.strategy=fsdp"], "trainer.strategy: what FSDP1 spreads"),
+        (["--trainer.strategy=fsdp_cpu_offload"], "trainer.strategy: what Lightning's own FSDP spreads"),
         (['--trainer.strategy={"class_path": "lightning.pytorch.strategies.FSDPStrategy"}'], "take fsdp2"),
         (["--trainer.max_steps=-9"], "error: trainer: `max_steps` must be"),
         (["--cache_dir=None"], "cache_dir is the text 'None'"),

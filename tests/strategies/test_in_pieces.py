@@ -190,7 +190,6 @@ def test_no_process_holds_the_whole_model(tmp_path: Path) -> None:
 
     ran(0, "write")
     for rank in (*ran(2, "pieces"), *ran(2, "pieces", "fsdp")):
-        print(rank)
         assert rank["loaded"] < 0.65 * rank["model"] and rank["trained"] < 0.9 * rank["model"], rank
     for rank in ran(2, "whole"):
         assert rank["loaded"] > 0.9 * rank["model"], rank  # the measure sees a model that is read whole
