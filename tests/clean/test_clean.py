@@ -80,6 +80,7 @@ def _killed(source: Path, out: Path, log: Path, dies_after: int) -> None:
     clean(source, out)
 
 
+@pytest.mark.slow
 def test_planted_records_in_20_000_with_kills_in_between(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planted = range(137, RECORDS, RECORDS // PLANTED)
     records = alpaca(RECORDS, planted)

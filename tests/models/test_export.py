@@ -70,6 +70,7 @@ def test_the_merged_model_gives_the_same_logits_in_a_new_process(
     assert pretrained.processor.chat_template == tuned.backbone.processor.chat_template
 
 
+@pytest.mark.slow
 def test_our_own_encoder_loads_in_a_new_process_too(tokenizer: Path, tmp_path: Path) -> None:
     """transformers does not know EfficientNet-Lite0: PretrainedVLLM has to tell it, with nothing else imported."""
     model = seeded_model(composed(tokenizer, "efficientnet_lite0"))

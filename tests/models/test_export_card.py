@@ -199,6 +199,7 @@ def test_a_licence_is_found_beside_the_thing_or_called_unknown(tmp_path: Path) -
     assert (shown(str(inside)), shown("owner/name")) == ("data.json", "owner/name")
 
 
+@pytest.mark.slow
 def test_evaluate_lays_an_adapter_over_its_base_at_a_strength(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vlsafe import evaluate as verb
 

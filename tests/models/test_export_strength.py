@@ -106,6 +106,7 @@ def test_an_adapter_is_refused_on_other_weights_and_a_folder_without_one(tokeniz
         with_adapter(other, folder, float("nan"))
 
 
+@pytest.mark.slow
 def test_peft_alone_loads_adapters_on_the_saved_base(tokenizer: Path, tmp_path: Path) -> None:
     kept: dict[str, object] = {"inputs": {"input_ids": torch.arange(6, 40)[None]}}
     for name, table in TABLES.items():

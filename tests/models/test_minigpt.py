@@ -156,6 +156,7 @@ def test_a_wide_picture_is_squeezed_to_the_square(backbone: MiniGPTv2, tmp_path:
     assert float(red.mean()) == pytest.approx((1 - 0.48145466) / 0.26862954, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_it_comes_back_from_its_folder_through_the_auto_classes(checkpoint: Path, picture: ImageRef) -> None:
     """In a new process, which knows the family only because vlsafe's class was asked for."""
     code = (

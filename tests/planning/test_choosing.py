@@ -64,6 +64,7 @@ def on_gpus(config: Path) -> Path:
     return config
 
 
+@pytest.mark.slow
 def test_a_config_on_machines_that_are_not_there(on_gpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = built(["--config", str(on_gpus), "--trainer.precision=32-true", "--trainer.logger=false"])
     asked = run.parser.parse_args(["--config", str(on_gpus)]).trainer

@@ -152,8 +152,8 @@ def each_of_two(backbone: Backbone, folder: Path, name: str, table: str) -> None
         ("fsdp2", pretrained, "mixed"),
         pytest.param("fsdp2", pretrained, "full beside adapters", marks=pytest.mark.slow),
         pytest.param("fsdp2", pretrained, "full", marks=pytest.mark.slow),
-        ("fsdp2", composed, "full"),
-        ("fsdp", pretrained, "mixed"),
+        pytest.param("fsdp2", composed, "full", marks=pytest.mark.slow),
+        pytest.param("fsdp", pretrained, "mixed", marks=pytest.mark.slow),
         pytest.param("fsdp", composed, "full", marks=pytest.mark.slow),
     ],
 )

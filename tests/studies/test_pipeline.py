@@ -136,7 +136,9 @@ def test_a_killed_pipeline_goes_on_and_runs_no_finished_stage_again(
     assert record(out / "first")["finished"] and not record(out / "second")["finished"]
     assert not (out / "second" / "run" / "report.json").exists()
 
-    assert main(command) == 0
+    assert main([*command, "--workers", "2"]) == 0
+    begun, ended = (out / "third-01" / "command.json", out / "third-00" / "run" / "report.json")
+    assert begun.stat().st_mtime_ns < ended.stat().st_mtime_ns  # two that start from one run side by side
     said = capsys.readouterr().out
     assert "third-01" in said and "report:" in said
     assert first == (report.stat().st_mtime_ns, (out / "first" / "output.log").read_bytes())

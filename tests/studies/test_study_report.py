@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import yaml
 from tests.studies.folders import REFUSAL, evaluation
 from vlsafe.__main__ import main
 from vlsafe.errors import DataError
-from vlsafe.studies.runs import groups, read_runs, settings
+from vlsafe.studies.runs import Run, groups, read_runs, settings
 from vlsafe.studies.shares import over_share
-from vlsafe.studies.tradeoff import front, rank_correlation, recommended, spread
+from vlsafe.studies.tradeoff import checkpoints, front, rank_correlation, recommended, spread
 
 DIRECTIONS = {
     "guard/asr": {"side": "harm", "better": "lower"},
@@ -179,6 +180,13 @@ def test_golden_statistics() -> None:
     # ranks 1.5 1.5 3 4 against 1 2 3.5 3.5: products 4, squares 4.5 and 4.5
     assert rank_correlation([(1, 1), (1, 2), (2, 3), (3, 3)]) == pytest.approx(8 / 9)
     assert rank_correlation([(1, 1), (1, 1), (1, 1)]) is None
+
+
+def test_checkpoints_are_ends_of_runs_and_steps_that_both_probes_saw() -> None:
+    curves = {"margin/harm": [(0, 1.0), (2, 2.0), (3, 5.0)], "probe/toy/asr": [(2, 50.0), (3, 60.0)]}
+    one = Run(Path(), "one", {}, {"curves": {"step": [0, 1, 2]}}, 40.0, 0.0, None, curves)
+    longer = replace(one, report={"curves": {"step": [0, 1, 2, 3]}})  # the margin was not read at its end
+    assert checkpoints([one, longer]) == [(5.0, 40.0), (2.0, 50.0), (2.0, 50.0), (5.0, 60.0)]
 
 
 def test_the_forgetting_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,8 @@ from vlsafe.studies.runs import Run, read_run
 from vlsafe.studies.stage_file import Stage
 from vlsafe.studies.trials import Running, last_words, launch, locked
 
+_FAILED, _CANNOT = "failed", "cannot begin"
+
 
 class Pipeline:
     """Brings every stage to its end, in ``directory/<stage>``: ``stage.json``, the config as laid (``stage.yaml``,
@@ -35,21 +37,32 @@ class Pipeline:
     has changed, the folder is kept beside it as ``<stage>.<old key>`` and the stage is run anew, and so are those that
     start from it, since its model is another one.
 
+    A stage whose process runs elsewhere, be it left of a killed pipeline or of one on another machine that shares the
+    file system, is waited for, and what does not start from it goes on.
+
     Args:
         stages: in an order in which each follows the one that it starts from.
         directory: the study directory.
         overlays: configs laid over every stage's own.
-        interval: seconds between two looks at the running process.
+        workers: stages at a time, each with its share of this machine's cores.
+        interval: seconds between two looks at the running processes.
     """
 
     def __init__(
-        self, stages: Sequence[Stage], directory: Path, overlays: Sequence[Path] = (), interval: float = 1.0
+        self,
+        stages: Sequence[Stage],
+        directory: Path,
+        overlays: Sequence[Path] = (),
+        workers: int = 1,
+        interval: float = 1.0,
     ) -> None:
         self.stages = stages
         self.directory = directory
         self.overlays = tuple(overlays)
+        self.workers = workers
         self.interval = interval
         self.states = {stage.name: WAITS for stage in stages}
+        self._running: dict[str, tuple[Stage, Running, float]] = {}
         self._steps: dict[str, int] = {}
         self._board = Board(self.table, lambda: self.states)
         self._prints: dict[Path, str] = {}
@@ -58,52 +71,89 @@ class Pipeline:
     def run(self) -> None:
         """Raises ConfigError where a stage's config is wrong, before any is run; VlsafeError naming the stages that
         failed and those that could not begin, after all others have run."""
-        problems: list[str] = []
         with self._board:
             self._check()
-            for stage in self.stages:
-                if stage.after is not None and self.states[stage.after] != "finished":
-                    self.states[stage.name] = "cannot begin"
-                    problems.append(f"stage {stage.name} cannot begin: it starts from {stage.after}")
-                else:
-                    self._bring(stage)
-                if self.states[stage.name] == "failed":
-                    folder = self.folder(stage.name)
-                    problems.append(f"stage {stage.name} failed, see {folder}/output.log: {last_words(folder)}")
-                self._board.show()
+            try:
+                self._bring_all()
+            except BaseException:
+                for _, running, _ in self._running.values():
+                    running.stop()
+                raise
+        problems = []
+        for stage in self.stages:
+            folder = self.folder(stage.name)
+            if self.states[stage.name] == _CANNOT:
+                problems.append(f"stage {stage.name} cannot begin: it starts from {stage.after}")
+            elif self.states[stage.name] == _FAILED:
+                problems.append(f"stage {stage.name} failed, see {folder}/output.log: {last_words(folder)}")
         if problems:
             raise VlsafeError(problems)
+
+    def _bring_all(self) -> None:
+        waiting = [*self.stages]
+        while waiting or self._running:
+            waiting = [stage for stage in waiting if not self._taken(stage)]
+            self._board.show()
+            time.sleep(self.interval)
+            self._look()
 
     def folder(self, name: str) -> Path:
         return self.directory / name
 
     # --- one stage ----------------------------------------------------------------------------------------------------
 
-    def _bring(self, stage: Stage) -> None:
+    def _taken(self, stage: Stage) -> bool:
+        """Start the stage if it can be; whether it runs, has ended, or never can begin."""
+        start = "finished" if stage.after is None else self.states[stage.after]
+        if start in (_FAILED, _CANNOT):
+            self.states[stage.name] = _CANNOT
+            return True
+        if start != "finished" or len(self._running) >= self.workers:
+            return False
         folder, key = self.folder(stage.name), self._key(stage)
-        lock = self._awaited(folder, stage)
-        kept = record(folder)
-        if kept.get("key", key) != key:
+        lock = locked(folder)
+        if lock is not None and (kept := record(folder)).get("key", key) != key:
             folder.rename(folder.with_name(f"{stage.name}.{kept['key'][:8]}"))
             lock.close()
-            lock = self._awaited(folder, stage)
+            lock = locked(folder)
+        if lock is None:
+            self.states[stage.name] = "runs already, in a process that is not of this study run"
+            return False
         if finished(folder, key):
             lock.close()
+            self._ended(stage, "finished")
         else:
-            self._write(stage, key, finished=False, seconds=None)
-            self._hand_on(stage, folder / "run" / "evaluation" / "before")
-            command = self.command(stage, folder)
-            began = time.monotonic()
-            running = launch([*command, f"--run_dir={folder / 'run'}", "--resume=auto"], 0, folder, lock)
-            status = self._watched(running, stage)
-            lock.close()
-            if status:
-                self.states[stage.name] = "failed"
-                return
-            self._write(stage, key, finished=True, seconds=time.monotonic() - began)
-        self.states[stage.name] = "finished"
-        if (folder / "run" / "report.json").is_file():
-            self._runs[stage.name] = replace(read_run(folder / "run" / "report.json"), label=stage.name)
+            self._start(stage, key, lock)
+        return True
+
+    def _start(self, stage: Stage, key: str, lock: IO[str]) -> None:
+        folder = self.folder(stage.name)
+        self._write(stage, key, finished=False, seconds=None)
+        self._hand_on(stage, folder / "run" / "evaluation" / "before")
+        command = [*self.command(stage, folder), f"--run_dir={folder / 'run'}", "--resume=auto"]
+        self._running[stage.name] = (stage, launch(command, 0, folder, lock, self.workers), time.monotonic())
+        self.states[stage.name] = "runs"
+
+    def _look(self) -> None:
+        """Read how far the running stages are; take note of those that have ended."""
+        for name, (stage, running, began) in list(self._running.items()):
+            step = last_step(running.folder / "run" / "metrics.csv")
+            if step is not None:
+                self._steps[name] = step
+            status = running.process.poll()
+            if status is None:
+                continue
+            del self._running[name]
+            if status == 0:
+                self._write(stage, self._key(stage), finished=True, seconds=time.monotonic() - began)
+            running.lock.close()
+            self._ended(stage, _FAILED if status else "finished")
+
+    def _ended(self, stage: Stage, state: str) -> None:
+        self.states[stage.name] = state
+        report = self.folder(stage.name) / "run" / "report.json"
+        if state == "finished" and report.is_file():
+            self._runs[stage.name] = replace(read_run(report), label=stage.name)
 
     def _hand_on(self, stage: Stage, before: Path) -> None:
         """What the model that the stage starts from has answered at its own end is not asked again: every record is
@@ -126,28 +176,6 @@ class Pipeline:
             "seconds": seconds,
         }
         write_text(self.folder(stage.name) / "stage.json", json.dumps(told, indent=1) + "\n")
-
-    def _awaited(self, folder: Path, stage: Stage) -> IO[str]:
-        """The stage's lock; a process of it that has outlived its pipeline is waited for."""
-        while (lock := locked(folder)) is None:
-            self.states[stage.name] = "runs already, in a process that is left of an earlier study run"
-            self._board.show()
-            time.sleep(self.interval)
-        return lock
-
-    def _watched(self, running: Running, stage: Stage) -> int:
-        self.states[stage.name] = "runs"
-        try:
-            while (status := running.process.poll()) is None:
-                step = last_step(running.folder / "run" / "metrics.csv")
-                if step is not None:
-                    self._steps[stage.name] = step
-                self._board.show()
-                time.sleep(self.interval)
-            return status
-        except BaseException:
-            running.stop()
-            raise
 
     def command(self, stage: Stage, folder: Path) -> list[str]:
         """The stage's ``fit``, whose own part and start are written into ``folder`` as they are laid."""

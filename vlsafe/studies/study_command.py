@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
     stages.add_argument("stages", type=Path, nargs="+", metavar="STAGE.yaml")
     stages.add_argument("--out", type=Path, metavar="DIR", help="default: runs/<name of the stage files' folder>")
     stages.add_argument("--config", type=Path, action="append", default=[], help="laid over every stage; repeatable")
+    stages.add_argument("--workers", type=int, default=1, help="stages at a time (default: 1)")
     stages.add_argument("--share", default=_SHARE, help="config key of the report's share plot")
     report = verbs.add_parser(
         "report",
@@ -82,11 +83,13 @@ def main(argv: list[str]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     missing = [f"--config {path}: no such file" for path in options.config if not path.is_file()]
+    if options.workers < 1:
+        missing.append(f"--workers is {options.workers}, must be at least 1")
     if missing:
         raise ConfigError(missing)
     stages = read_stages(options.stages)
     directory: Path = options.out or Path("runs") / options.stages[0].resolve().parent.name
-    pipeline = Pipeline(stages, directory, options.config)
+    pipeline = Pipeline(stages, directory, options.config, options.workers)
     try:
         pipeline.run()
     finally:

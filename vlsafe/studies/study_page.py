@@ -125,8 +125,8 @@ def _curves(runs: Sequence[Run]) -> str:
     told = "Thin: each run. Thick: their mean."
     if correlation is not None:
         told += (
-            f" Over {len(pairs)} checkpoints the margin of refusing against complying openings predicts the generated "
-            f"attack success with a rank correlation of {correlation:.2f} (-1 would be perfect)."
+            f" Over {len(pairs)} checkpoints of these runs the margin of refusing against complying openings predicts "
+            f"the generated attack success with a rank correlation of {correlation:.2f} (-1 would be perfect)."
         )
     return markup.section("On the way", f'{markup.legend(safe(told))}<div class="figures">{"".join(figures)}</div>')
 

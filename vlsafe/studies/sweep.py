@@ -104,7 +104,7 @@ class Sweep:
         values = values_of(trial, self.sweep)
         folder = folder_of(self.directory, trial.number)
         self._trials[trial.number] = trial
-        self.running.append(start(self.sweep, trial.number, values, folder, lock))
+        self.running.append(start(self.sweep, trial.number, values, folder, lock, self.workers))
 
     def _look(self) -> None:
         """Read what the running trials have logged; end those that fall behind; tell the journal who has finished."""

@@ -52,11 +52,17 @@ def recommended(grouped: Sequence[Sequence[Run]]) -> Sequence[Run] | None:
 
 
 def checkpoints(runs: Sequence[Run]) -> list[tuple[float, float]]:
-    """``(harm-side margin, generated ASR)`` at each step of each run at which both were probed."""
+    """``(harm-side margin, generated ASR)``: at the end of each run whose last step left time for the margin, with the
+    ASR of its whole evaluation, and at each step before at which both were probed."""
     pairs = []
     for run in runs:
+        margins = run.curves.get("margin/harm", [])
+        steps = run.report.get("curves", {}).get("step")
+        if margins and steps and margins[-1][0] > steps[-1]:
+            pairs.append((margins[-1][1], run.asr))
+            margins = margins[:-1]
         rates = [dict(points) for name, points in run.curves.items() if name.startswith("probe/") and "/asr" in name]
-        for step, margin in run.curves.get("margin/harm", []):
+        for step, margin in margins:
             values = [curve[step] for curve in rates if step in curve]
             if values:
                 pairs.append((margin, fmean(values)))

@@ -56,16 +56,22 @@ class Running:
                 return
 
 
-def start(sweep: SweepFile, number: int, values: Values, folder: Path, lock: IO[str]) -> Running:
+def start(sweep: SweepFile, number: int, values: Values, folder: Path, lock: IO[str], workers: int) -> Running:
     """Run the trial's command with ``--run_dir`` at its end."""
-    return launch(sweep.rendered(values, f"--run_dir={folder / 'run'}"), number, folder, lock)
+    return launch(sweep.rendered(values, f"--run_dir={folder / 'run'}"), number, folder, lock, workers)
 
 
-def launch(command: list[str], number: int, folder: Path, lock: IO[str]) -> Running:
-    """Start ``command``, which inherits the lock; it is kept in ``command.json``, its output goes to ``output.log``."""
+def launch(command: list[str], number: int, folder: Path, lock: IO[str], workers: int) -> Running:
+    """Start ``command``, which inherits the lock; it is kept in ``command.json``, its output goes to ``output.log``.
+
+    Of several ``workers`` each gets its share of the cores: processes with a thread for every core would wait for each
+    other's.
+    """
     (folder / "command.json").write_text(json.dumps(command, indent=1) + "\n", encoding="utf-8")
     # Without a server: what a W&B logger in the config writes stays here, and `wandb sync` may send it later.
     environment = {"WANDB_MODE": "offline"} | os.environ
+    if workers > 1:
+        environment = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers))} | environment
     with (folder / "output.log").open("ab") as output:
         process = subprocess.Popen(
             command,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from drawn_files import SPLITS, normalised, pairs, read_csv, read_json
 
 from vlsafe.data.drawn import build
@@ -72,6 +73,7 @@ def test_the_text_sets_have_the_columns_of_the_sets_they_stand_in_for(built: Pat
     assert {row["label"] for row in tricks if row["type"].startswith("contrast_")} == {"unsafe"}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_ones(built: Path, tmp_path: Path) -> None:
     def digest(folder: Path) -> dict[str, str]:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
