@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -196,18 +197,20 @@ class Pipeline:
         """Every stage file that has something left to run is parsed by ``fit`` first: a wrong key in the last one would
         else be told after hours. The first one to run tells its own."""
         left = {s.path: s for s in reversed(self.stages) if not self._looks_finished(s)}
-        problems = []
-        for stage in [*reversed(left.values())][1:]:
-            self.states[stage.name] = "its config is checked"
-            self._board.show()
-            with TemporaryDirectory() as folder:
-                command = [*self.command(stage, Path(folder)), "--print_config"]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-            self.states[stage.name] = WAITS
-            if done.returncode:
-                problems.append(f"{stage.path}: {done.stderr.strip().removeprefix('error: ')}")
+        stages = [*reversed(left.values())][1:]
+        self.states |= {stage.name: "its config is checked" for stage in stages}
+        self._board.show()
+        with ThreadPoolExecutor(self.workers) as pool:
+            problems = [problem for problem in pool.map(self._wrong, stages) if problem]
+        self.states |= {stage.name: WAITS for stage in stages}
         if problems:
             raise ConfigError(problems)
+
+    def _wrong(self, stage: Stage) -> str | None:
+        with TemporaryDirectory() as folder:
+            command = [*self.command(stage, Path(folder)), "--print_config"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return f"{stage.path}: {done.stderr.strip().removeprefix('error: ')}" if done.returncode else None
 
     def _looks_finished(self, stage: Stage) -> bool:
         kept = record(self.folder(stage.name))
