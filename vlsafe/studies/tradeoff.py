@@ -71,17 +71,13 @@ def checkpoints(runs: Sequence[Run]) -> list[tuple[float, float]]:
 
 def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
     """Spearman's, ties at their mean rank; None with fewer than three pairs or without any variation."""
-    if len(pairs) < 3:
+    import torch  # here, so that no verb but a study with pairs waits for it
+    from torchmetrics.functional.regression import spearman_corrcoef
+
+    first, second = zip(*pairs, strict=True) if pairs else ((), ())
+    if len(pairs) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
         return None
-    first, second = (_ranks([pair[side] for pair in pairs]) for side in (0, 1))
-    mean = (len(pairs) + 1) / 2
-    products = math.fsum((a - mean) * (b - mean) for a, b in zip(first, second, strict=True))
-    scale = math.sqrt(math.prod(math.fsum((r - mean) ** 2 for r in ranks) for ranks in (first, second)))
-    return products / scale if scale else None
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    return [sum(other < v for other in values) + (sum(other == v for other in values) + 1) / 2 for v in values]
+    return float(spearman_corrcoef(torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64)))
 
 
 def _mean_objective(group: Sequence[Run]) -> float:
