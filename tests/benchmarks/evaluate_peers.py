@@ -24,6 +24,8 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
+from result import write  # noqa: E402
+
 from vlsafe import ComposedVLLM, PretrainedVLLM  # noqa: E402
 from vlsafe.answering import Decoding  # noqa: E402
 from vlsafe.conversation import Conversation  # noqa: E402
@@ -93,6 +95,7 @@ def main() -> int:
     parser.add_argument("--turn", type=int, default=48, help="items that one way answers before the next one's turn")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--max-new-tokens", type=int, default=20)
+    parser.add_argument("--out", type=Path, help="JSON for `vlsafe compare`")
     options = parser.parse_args()
     torch.manual_seed(0)  # of the projector
     backbone = PretrainedVLLM(options.model, dtype="float32") if options.model else quickstart()
@@ -135,6 +138,11 @@ def main() -> int:
         same = sum(mine == theirs for mine, theirs in zip(answers[name], answers[first], strict=True))
         speed, ratio = len(prompts) / clock[name], clock[first] / clock[name]
         print(f"{name:<18}{speed:>16.2f}{ratio:>8.2f}{times[name]:>20.2f}{f'{same} of {len(prompts)}':>19}")
+    if options.out:
+        work = {name: getattr(options, name) for name in ("items", "turn", "batch_size", "max_new_tokens")}
+        figures = {f"{name}, items/s": len(prompts) / clock[name] for name in ways}
+        figures |= {f"{name}, times the official loop by processor time": times[name] for name in ways}
+        write(options.out, "evaluate_peers", work, figures)
     return 0 if answers["vlsafe"] == answers[first] and times["vlsafe"] >= AIM else 1
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import random
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from transformers import PreTrainedModel
 
 sys.path[:0] = [str(Path(__file__).parents[level]) for level in (1, 2)]
 
+from result import write  # noqa: E402
 from tiny import VISION, ask, draw, language_model, save_tokenizer, talk  # noqa: E402
 
 from vlsafe import ComposedVLLM, SafetyFineTuning  # noqa: E402
@@ -207,9 +207,7 @@ def _trained(bench: Bench, module: SafetyFineTuning, batches: list[Batch]) -> fl
 
 
 def row(found: dict[str, Any]) -> str:
-    layout = "padding-free" if found["padding_free"] else "padded"
-    named = f"{found['train']:<5}{found['rows']:>4}  {found['attention']:<18}{layout:<13}"
-    named += f"{'recomputed' if found['checkpointing'] else 'kept':<11}planned {found['planned_gib']:6.1f} GiB  "
+    named = f"{_named(found)}planned {found['planned_gib']:6.1f} GiB  "
     if found.get("out_of_memory"):
         return named + "out of memory"
     peak = "not measured" if found["peak_gib"] is None else f"{found['peak_gib']:6.1f} GiB"
@@ -217,6 +215,12 @@ def row(found: dict[str, Any]) -> str:
         f"peak {peak}  {found['samples_per_s']:8.2f} samples/s  {found['tokens_per_s']:9.0f} tokens/s  "
         f"MFU {found['mfu']:6.1%}"
     )
+
+
+def _named(found: dict[str, Any]) -> str:
+    layout = "padding-free" if found["padding_free"] else "padded"
+    named = f"{found['train']:<5}{found['rows']:>4}  {found['attention']:<18}{layout:<13}"
+    return named + f"{'recomputed' if found['checkpointing'] else 'kept':<11}"
 
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
@@ -242,7 +246,9 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
             gc.collect()
             torch.cuda.empty_cache()
     if options.out:
-        options.out.write_text(json.dumps({"device": name, "ceiling": ceiling, "rows": found}, indent=2))
+        trained = [each for each in found if not each.get("out_of_memory")]
+        figures = {f"{' '.join(_named(each).split())}, samples/s": each["samples_per_s"] for each in trained}
+        write(options.out, "gpu", {"device": name, "tiny": options.tiny}, figures, ceiling=ceiling, rows=found)
     return found
 
 

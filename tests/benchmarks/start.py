@@ -11,7 +11,6 @@ idle machine only; processor time, which is told beside it, on a shared one too.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import statistics
@@ -27,6 +26,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT)]
+
+from result import write  # noqa: E402
 
 from tests.tiny_run import tiny_run  # noqa: E402
 
@@ -108,7 +109,9 @@ def main() -> int:
             f"   processor {medians(times, 1)[name]:.2f} s"
         )
     if options.out:
-        options.out.write_text(json.dumps(times, indent=1))
+        figures = {f"{name}, s of processor time": value for name, value in medians(times, 1).items()}
+        figures |= {f"{name}, s": value for name, value in medians(times, 0).items()}
+        write(options.out, "start", {"repeats": options.repeats}, figures, times=times)
     for name, figure, _ in aims(medians(times, 1)):
         print(f"{name:30} {figure:7.2f}   in processor time")
     return int(not all([told(*aim) for aim in aims(medians(times, 0))]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -14,7 +15,10 @@ import torch
 from accelerate.state import AcceleratorState
 from peer_sides import hugging_face, trl, vlsafe
 from peer_work import InDouble, build
-from train_peers import EXACT, TOLERANCE, against, difference
+from result import write
+from train_peers import EXACT, TOLERANCE, difference
+
+from vlsafe.__main__ import main
 
 STEPS = 5
 
@@ -68,9 +72,22 @@ def test_unequal_losses_are_told() -> None:
     assert difference([1.0], [1.0, 2.0]) == difference([], []) == float("inf")
 
 
-def test_two_results_are_compared_by_their_medians() -> None:
-    old = {"model": "tiny", "trainable": "lora", "runs": {"vlsafe": [{"samples/s": s} for s in (1.0, 2.0, 9.0)]}}
-    new = old | {"runs": {"vlsafe": [{"samples/s": 3.0}]}}
-    assert against(old, new) == ["vlsafe      2.000 ->    3.000 samples/s   x1.50"]
-    with pytest.raises(SystemExit, match="different work"):
-        against(old, old | {"model": "30m"})
+def test_results_are_compared_over_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new, old, other = (tmp_path / f"{name}.json" for name in ("new", "old", "other"))
+    work = {"model": "tiny"}
+    for path, speed in ((old, 2.0), (new, 3.0)):
+        write(path, "train_peers", work, {"vlsafe, samples/s": speed})
+        told = json.loads(path.read_text())
+        path.write_text(json.dumps(told | {"created": f"2026-0{speed:.0f}-01T00:00:00", "git": None}))
+    assert main(["compare", str(new), str(old), "--out", str(tmp_path / "table.md")]) == 0
+    table = """| train_peers | old.json, 2026-02-01, no commit | new.json, 2026-03-01, no commit | last / first |
+|---|---|---|---|
+| vlsafe, samples/s | 2 | 3 | x1.50 |
+"""
+    assert capsys.readouterr().out == (tmp_path / "table.md").read_text() == table
+    write(other, "train_peers", {"model": "30m"}, {})
+    assert main(["compare", str(new), str(other)]) == 1
+    assert "other.json measured other work" in capsys.readouterr().err
+    other.write_text("{}")
+    assert main(["compare", str(new), str(other)]) == 1
+    assert "other.json: not the result of a benchmark" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from typing import Any
 from vlsafe.comparison import text
 from vlsafe.comparison.page import page
 from vlsafe.comparison.runs import read_evaluated
+from vlsafe.comparison.speed import over_time
 from vlsafe.comparison.table import MARGIN, comparison
 from vlsafe.errors import ConfigError
 from vlsafe.evaluation.published import rows
@@ -25,6 +26,8 @@ SUFFIXES = {".md": "markdown", ".tex": "latex", ".csv": "csv", ".html": "html", 
 def main(argv: list[str]) -> int:
     """``compare RUN RUN ... [--out FILE ...]``. Raises VlsafeError; returns the exit status."""
     options = _parser().parse_args(argv)
+    if all(path.is_file() and path.suffix == ".json" for path in options.runs):
+        return _speeds(options.runs, options.out)
     files = [(path, _format(path)) for path in options.out]
     papers = [each for given in options.paper for each in given.split(",")]
     told = comparison(read_evaluated(options.runs, options.judge), options.baseline, papers, options.margin)
@@ -33,6 +36,16 @@ def main(argv: list[str]) -> int:
     print(FORMATS[options.format](told), end="")
     for path, _ in files:
         print(f"written: {path}")
+    return 0
+
+
+def _speeds(runs: list[Path], out: list[Path]) -> int:
+    told = over_time(runs)
+    for path in out:
+        if path.suffix != ".md":
+            raise ConfigError(f"--out {path}: results of benchmarks are one table; name it .md")
+        write_text(path, told)
+    print(told, end="")
     return 0
 
 
@@ -49,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Put evaluations side by side: rates with 95 % intervals, paired differences from a baseline with "
         "Holm's p over all of them, whether utility was kept, and the paper's cells.",
         epilog="Reads evaluation folders (items.jsonl, responses.jsonl, verdicts.<judge>.jsonl), or directories of "
-        "runs, of which the evaluation after tuning is read. Writes a table on standard output and each FILE whole.",
+        "runs, of which the evaluation after tuning is read; or JSON files of tests/benchmarks, which are shown over "
+        "time. Writes a table on standard output and each FILE whole.",
         allow_abbrev=False,
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
