@@ -198,6 +198,6 @@ def _require_one_precision(root: nn.Module, units: set[nn.Module]) -> None:
     if mixed:
         kinds = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in mixed))
         raise ConfigError(
-            f"trainer.strategy: fsdp lays all weights of a block into one tensor, and here a block has {kinds}; take "
+            f"trainer.strategy: fsdp lays all weights of a block into one tensor, and here one has {kinds}; take "
             "fsdp2, which cuts every weight on its own, or set model.backbone.dtype to float32"
         )
