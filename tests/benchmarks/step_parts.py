@@ -2,10 +2,12 @@
 
     python tests/benchmarks/step_parts.py --model quickstart --repeats 10
 
-One process, LoRA, the same few batches again and again; the ways take turns. What is told is the median over the
-repeats of *a way's processor time over that of the step as it is, of the same repeat*: a busy machine takes no
-processor time from either. Set OMP_WAIT_POLICY=PASSIVE, so that waiting threads use none.
-A change that does not pay stays here and not in ``vlsafe/``: docs/performance.md keeps the account.
+Ways that leave out a technique of vlsafe's tell what it brings: padded rows, logits at every position, one
+block-diagonal mask instead of each sample's attention on its own. One process, LoRA, the same few batches again and
+again; the ways take turns. What is told is the median over the repeats of *a way's processor time over that of the step
+as it is, of the same repeat*: a busy machine takes no processor time from either. Set OMP_WAIT_POLICY=PASSIVE, so that
+waiting threads use none. A change that does not pay stays here and not in ``vlsafe/``: docs/performance.md keeps the
+account.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
@@ -32,6 +35,8 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 from peer_work import Work, build  # noqa: E402
 
 from vlsafe.data.collate import Batch, Collate  # noqa: E402
+from vlsafe.objectives.sft import SFT  # noqa: E402
+from vlsafe.strategies.segments import SEGMENTED_SDPA  # noqa: E402
 
 TOLERANCE = 1e-4
 """Of gradients, relative to the largest one of their tensor."""
@@ -52,37 +57,56 @@ def fused_adapter(self: Linear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 NORM = (LlamaRMSNorm, "forward", fused_norm)
 ADAPTER = (Linear, "forward", fused_adapter)
-WAYS: dict[str, list[tuple[type, str, Callable[..., Tensor]]]] = {
-    "as it is": [],
-    "rms_norm of torch": [NORM],
-    "LoRA scaling in addmm": [ADAPTER],
-    "both": [NORM, ADAPTER],
-    "no backward at all": [],
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is other than in the step as it is: functions put in the place of a class's own, or a technique left out."""
+
+    patches: Sequence[tuple[type, str, Callable[..., Tensor]]] = ()
+    padded: bool = False
+    logits: Literal["supervised", "all"] = "supervised"
+    attention: str = SEGMENTED_SDPA
+    backward: bool = True
+
+
+WAYS = {
+    "as it is": Way(),
+    "padded rows": Way(padded=True),
+    "logits at every position": Way(logits="all"),
+    "one mask for the row": Way(attention="sdpa"),
+    "all three": Way(padded=True, logits="all", attention="sdpa"),
+    "rms_norm of torch": Way([NORM]),
+    "LoRA scaling in addmm": Way([ADAPTER]),
+    "both": Way([NORM, ADAPTER]),
+    "no backward at all": Way(backward=False),
 }
 
 
 @contextmanager
-def changed(way: str) -> Iterator[None]:
+def changed(way: Way, model: Any) -> Iterator[None]:
     with ExitStack() as stack:
-        for owner, name, function in WAYS[way]:
+        for owner, name, function in way.patches:
             stack.enter_context(patch.object(owner, name, function))
+        model.set_attn_implementation({"text_config": way.attention})
         yield
+    model.set_attn_implementation({"text_config": SEGMENTED_SDPA})
 
 
-def step(work: Work, batches: list[Batch], way: str) -> tuple[float, list[float], list[Tensor]]:
-    """Seconds of processor time, the loss of every batch, and the gradients of all of them together."""
-    module = work.module
-    assert module.model is not None
+def step(work: Work, layouts: dict[bool, list[Batch]], way: Way) -> tuple[float, list[float], list[Tensor]]:
+    """Seconds of processor time, the loss of every batch, and the gradients of all of them together. ``layouts``: the
+    batches padded (True) or in one row each."""
+    module, objective = work.module, SFT(way.logits)
     module.zero_grad(set_to_none=True)
     losses = []
-    before = time.process_time()
-    with changed(way):
-        for batch in batches:
-            loss = module.objective(module.model, batch).loss
-            if way != "no backward at all":
+    with changed(way, module._plain()):
+        before = time.process_time()
+        for batch in layouts[way.padded]:
+            loss = objective(module.model, batch).loss
+            if way.backward:
                 loss.backward()
             losses.append(loss.detach())
-    seconds = time.process_time() - before
+        seconds = time.process_time() - before
     return seconds, [float(x) for x in losses], [p.grad.clone() for p in module.parameters() if p.grad is not None]
 
 
@@ -91,7 +115,7 @@ def check(way: str, losses: list[float], gradients: list[Tensor], reference: tup
     for ours, theirs in zip(losses, reference[0], strict=True):
         if abs(ours - theirs) > TOLERANCE * abs(theirs):
             raise SystemExit(f"{way}: loss {ours}, not {theirs}")
-    if way == "no backward at all":
+    if not WAYS[way].backward:
         return
     for mine, other in zip(gradients, reference[1], strict=True):
         gap = float((mine - other).abs().max() / other.abs().max().clamp(min=1e-12))
@@ -113,17 +137,21 @@ def main() -> int:
                 if "lora_B" in name:
                     parameter.normal_(std=0.02)
         size = work.data.batch_size
-        collate = Collate(work.collate.pad_id, padding_free=True)
-        batches = [
-            collate([work.dataset[i] for i in range(first, first + size)]) for first in range(0, work.samples, size)
-        ]
+        samples = [work.dataset[i] for i in range(work.samples)]
+        layouts = {
+            padded: [
+                Collate(work.collate.pad_id, padding_free=not padded)(samples[first : first + size])
+                for first in range(0, work.samples, size)
+            ]
+            for padded in (False, True)
+        }
         shares: dict[str, list[float]] = {way: [] for way in WAYS}
-        _, *reference = step(work, batches, "as it is")
+        _, *reference = step(work, layouts, WAYS["as it is"])
         for repeat in range(options.repeats):
             names = list(WAYS) if repeat % 2 else list(reversed(WAYS))
             times = {}
             for way in names:
-                times[way], losses, gradients = step(work, batches, way)
+                times[way], losses, gradients = step(work, layouts, WAYS[way])
                 check(way, losses, gradients, (reference[0], reference[1]))
             for way, seconds in times.items():
                 shares[way].append(seconds / times["as it is"])
