@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 import torch
 from fitting import FROZEN, FULL, LORA, Gradients, changed, data, files, module, trainer
-from lightning.pytorch.strategies import FSDPStrategy
 from tiny import save_tokenizer
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -109,11 +107,3 @@ def test_blocks_are_layers_and_never_whole_encoders(tmp_path: Path) -> None:
     assert [type(block).__name__ for block in blocks_of(tuned.model)] == ["CLIPEncoderLayer"] * 3 + [
         "LlamaDecoderLayer"
     ] * 2
-
-
-def test_fsdp1_clips_by_its_own_method(tmp_path: Path) -> None:
-    tuned = module(save_tokenizer(tmp_path / "tokenizer"), ALL)
-    strategy = Mock(spec=FSDPStrategy, model=Mock())
-    tuned._trainer = Mock(strategy=strategy)
-    tuned.configure_gradient_clipping(Mock(), 0.5, "norm")
-    strategy.model.clip_grad_norm_.assert_called_once_with(0.5)

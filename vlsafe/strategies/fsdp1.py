@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.plugins.precision.fsdp import FSDPPrecision
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -58,6 +60,15 @@ class FSDP1(FSDPStrategy):
             ),
         )
         self._files = AtomicCheckpointIO()
+
+    @property
+    def precision_plugin(self) -> FSDPPrecision:
+        return super().precision_plugin
+
+    @precision_plugin.setter
+    def precision_plugin(self, plugin: Precision | None) -> None:
+        kept = _KeepsWeights(plugin.precision) if isinstance(plugin, FSDPPrecision) else plugin
+        FSDPStrategy.precision_plugin.fset(self, kept)
 
     def setup_environment(self) -> None:
         super().setup_environment()
@@ -149,6 +160,13 @@ class FSDP1(FSDPStrategy):
         """Of the optimizer's parameters, in its order, as they are on one device."""
         names = {parameter: unwrapped(name) for name, parameter in self._cut().named_parameters()}
         return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+class _KeepsWeights(FSDPPrecision):
+    """Lightning's, which under the precision ``32-true`` would make float32 of weights that are in bfloat16."""
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        return module if self.precision == "32-true" else super().convert_module(module)
 
 
 def unwrapped(name: str) -> str:
