@@ -19,7 +19,7 @@ from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.judges.itself import refuse_itself
 from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge, chosen_pair_judge
 from vlsafe.evaluation.pairs import rivalled
-from vlsafe.evaluation.scoring import check_sides
+from vlsafe.evaluation.scoring import check_pictures, check_sides
 from vlsafe.evaluation.served import ServedModel, is_address
 from vlsafe.evaluation.sharing import Processes, joined
 from vlsafe.evaluation.stages import evaluate
@@ -57,6 +57,7 @@ def measure(options: argparse.Namespace, processes: Processes) -> None:
         skipped += unread
     items = [item for each in benchmarks for item in each.items()]
     check_sides(items)
+    check_pictures(items)
     if pair_judge is not None:
         rivalled(items)
     out, decoding = Path(options.out), Decoding(options.max_new_tokens or suite.max_new_tokens)

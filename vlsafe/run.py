@@ -19,7 +19,7 @@ from vlsafe.evaluation.benchmarks.base import Benchmark
 from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.published import published as published_cells
 from vlsafe.evaluation.report import terminal_table, write_report
-from vlsafe.evaluation.scoring import check_sides
+from vlsafe.evaluation.scoring import check_pictures, check_sides
 from vlsafe.evaluation.sharing import ALONE, Processes
 from vlsafe.evaluation.stages import evaluate
 from vlsafe.model_card import model_card, rewrite_cards
@@ -63,7 +63,9 @@ class EvaluationPlan:
     def check(self) -> None:
         """Read the items and see that both sides are there. Raises DataError or ConfigError, before weights load."""
         if self.benchmarks:
-            check_sides([item for benchmark in self.benchmarks for item in benchmark.items()])
+            items = [item for benchmark in self.benchmarks for item in benchmark.items()]
+            check_sides(items)
+            check_pictures(items)
 
     def run(self, module: SafetyFineTuning, out: Path, processes: Processes) -> None:
         """All four stages into ``out``; what is there already is not asked again. ``module`` holds the whole model, the

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vlsafe.conversation import ImageRef
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluation.benchmarks import BENCHMARKS
 from vlsafe.evaluation.benchmarks.advbench import AdvBench
@@ -17,6 +18,7 @@ from vlsafe.evaluation.benchmarks.easy_vqa import EasyVQA, named_answer
 from vlsafe.evaluation.benchmarks.vlguard import VLGuard
 from vlsafe.evaluation.benchmarks.xstest import XSTest
 from vlsafe.evaluation.records import Item, Label, Response, Verdict
+from vlsafe.evaluation.scoring import check_pictures
 
 QUESTIONS = [["is there a circle?", "yes", 0], ["what is the color of the shape?", "gray", 0], ["a circle?", "no", 1]]
 
@@ -125,6 +127,24 @@ def test_a_draw_is_seeded_monotone_and_free_of_the_file_s_order() -> None:
     assert ids(10) != ids(10, seed=1)
     drawn = Numbers(list(range(100)), 10).items()
     assert drawn == sorted(drawn, key=lambda item: int(item.question))
+
+
+class Pictured(Benchmark):
+    def load(self) -> list[Item]:
+        return [
+            Item(str(n), "pictured", "harm", "harm", "what?", image=ImageRef(self.path, f"{n}.png")) for n in range(6)
+        ]
+
+
+def test_missing_pictures_are_named_all_at_once(tmp_path: Path) -> None:
+    for number in (0, 2):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    with pytest.raises(DataError) as error:
+        check_pictures(Pictured("pictured", path=tmp_path).items())
+    assert [problem.split(";")[0] for problem in error.value.problems] == [
+        *(f"item {n}: missing picture {tmp_path}/{n}.png" for n in (1, 3, 4)),
+        "and 1 more pictures",
+    ]
 
 
 def test_impossible_arguments_are_refused() -> None:

@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from vlsafe.data.embedded import is_arrow
+from vlsafe.data.images import find_image
 from vlsafe.errors import ConfigError, DataError, VlsafeError
 from vlsafe.evaluation.benchmarks.base import SIDE_OF, Benchmark, Outcomes, rate
 from vlsafe.evaluation.grades import Grades, score_tallies
@@ -26,6 +28,26 @@ def benchmark_classes(benchmarks: Sequence[Benchmark]) -> dict[str, type[Benchma
     if repeated:
         raise ConfigError([f"two benchmarks are named {name!r}; give one of them another `name`" for name in repeated])
     return {benchmark.name: type(benchmark) for benchmark in benchmarks}
+
+
+_SHOWN = 3
+"""So many missing pictures are named."""
+
+
+def check_pictures(items: Sequence[Item]) -> None:
+    """Raises DataError naming pictures that cannot be found, which is said before any weight loads."""
+    problems = {}
+    for item in items:
+        if item.image is None or item.image in problems:
+            continue
+        try:
+            if not (item.image.root.is_file() and is_arrow(item.image.root)):  # pictures inside the rows that name them
+                find_image(item.image)
+        except DataError as error:
+            problems[item.image] = f"item {item.id}: {error}"
+    if problems:
+        more = [f"and {len(problems) - _SHOWN} more pictures"] if len(problems) > _SHOWN else []
+        raise DataError([*list(problems.values())[:_SHOWN], *more])
 
 
 def check_sides(items: Sequence[Item]) -> None:
