@@ -26,7 +26,7 @@ quickstart: $(VENV)/.quickstart
 	@echo "report: $(CURDIR)/$(REPORT)"
 
 test: lint types
-	$(BIN)/python -m pytest -m "not real and not slow and not long"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not real and not slow and not long"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
