@@ -35,6 +35,7 @@ from vlsafe.resuming import CheckpointPlan, RunIdentity, checkpoint_to_resume
 from vlsafe.run import EvaluationPlan, RunRecorder
 from vlsafe.run_metrics import set_metrics_aside
 from vlsafe.strategies import STRATEGIES
+from vlsafe.strategies.fsdp1 import FSDP1
 from vlsafe.strategies.waiting import StepWatch
 from vlsafe.studies.runs import flat
 
@@ -196,7 +197,8 @@ class VlsafeCLI(LightningCLI):
             return chosen_strategy(self.model, self.datamodule, asked, machine_here(asked))
         if isinstance(name, str) and name in STRATEGIES:
             return STRATEGIES[name]()
-        if type(name) is FSDPStrategy or name in FSDPStrategy.get_registered_strategies():
+        foreign = isinstance(name, FSDPStrategy) and not isinstance(name, FSDP1)
+        if foreign or name in FSDPStrategy.get_registered_strategies():
             raise ConfigError(
                 "trainer.strategy: what Lightning's own FSDP spreads over processes cannot be evaluated or exported "
                 "here; take fsdp2, or fsdp, which is FSDP1 and can"

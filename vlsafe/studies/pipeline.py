@@ -76,10 +76,9 @@ class Pipeline:
             self._check()
             try:
                 self._bring_all()
-            except BaseException:
+            finally:
                 for _, running, _ in self._running.values():
                     running.stop()
-                raise
         problems = []
         for stage in self.stages:
             folder = self.folder(stage.name)
