@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,20 @@ def test_bad_input_is_told_before_weights_load(
     assert status in (1, 2)
     assert words in captured.err
     assert len(captured.err.splitlines()) < 40, "an error is a few lines, not a dump"
+
+
+def test_a_missing_picture_of_a_benchmark_is_told_before_weights_load(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlsafe.models.backbones.composed.ComposedVLLM.load_model", _never)
+    table = tmp_path / "mine.csv"
+    table.write_text("id,question,label,picture\n1,how?,unsafe,a.png\n2,what?,safe,b.png\n")
+    columns = {"id": "id", "question": "question", "side": "label", "image": "picture"}
+    sides = {"safe": "benign", "unsafe": "harm"}
+    init = {"name": "mine", "path": str(table), "columns": columns, "sides": sides}
+    told = [{"class_path": "vlsafe.evaluation.benchmarks.table.TableBenchmark", "init_args": init}]
+    assert main(["fit", "--config", str(config), f"--evaluation.benchmarks={json.dumps(told)}"]) in (1, 2)
+    assert "missing picture" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import LlamaConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 
 from tests.torchrun import ROOT
-from vlsafe import Backbone, ComposedVLLM, PretrainedVLLM, SafetyFineTuning
+from vlsafe import Backbone, ComposedVLLM, PretrainedVLLM, SafetyFineTuning, SwappedVLLM
 from vlsafe.errors import DataError
 from vlsafe.models.backbones.pieces import read_in_pieces
 from vlsafe.models.components import Components
@@ -101,6 +101,21 @@ def test_a_composed_model_leaves_its_language_model_in_its_files(tmp_path: Path)
     language = {name for name, _ in model.named_parameters() if name.startswith("model.language_model.")}
     assert left == language - {"model.language_model.embed_tokens.weight"} and len(left) > 9
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("keep_projector", [False, True])
+def test_a_swapped_model_leaves_its_checkpoint_in_its_files(keep_projector: bool, tmp_path: Path) -> None:
+    options = dict(vision_weights=VISION["clip"], template="vicuna_v1", attention="sdpa", dtype="float32")
+    written(tmp_path)
+    backbone = SwappedVLLM(str(tmp_path), "clip", keep_projector=keep_projector, **options)
+    with read_in_pieces():
+        found = dict(backbone.load_model().named_parameters())
+    plain = dict(backbone.load_model().named_parameters())
+    left = {name for name, parameter in found.items() if isinstance(parameter, StandIn)}
+    parts = ("model.language_model.", "lm_head.", *(["model.multi_modal_projector."] if keep_projector else []))
+    assert left == {name for name in plain if name.startswith(parts)} and found.keys() == plain.keys()
+    for name in left:
+        assert torch.equal(found[name].rows(1, 3), plain[name][1:3]), name
 
 
 TABLES = {

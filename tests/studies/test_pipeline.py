@@ -18,6 +18,7 @@ from vlsafe.__main__ import main
 from vlsafe.errors import ConfigError
 from vlsafe.studies.pipeline import model_fingerprint, record
 from vlsafe.studies.stage_file import read_stages
+from vlsafe.studies.trials import launch, locked
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +94,24 @@ def test_the_fingerprint_is_of_the_weights_and_not_of_the_card(tmp_path: Path) -
     assert model_fingerprint(tmp_path) == before
     (tmp_path / "model.safetensors").write_bytes(b"weighty")
     assert model_fingerprint(tmp_path) != before
+
+
+@pytest.mark.parametrize(("workers", "expected"), [(1, None), (1_000_000, "1")])
+def test_each_of_several_workers_gets_its_share_of_the_cores(
+    workers: int, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    tell = [sys.executable, "-c", "import os; print(os.environ.get('OMP_NUM_THREADS'))"]
+    lock = locked(tmp_path)
+    assert lock is not None
+    running = launch(tell, 0, tmp_path, lock, workers)
+    assert running.process.wait(30) == 0
+    assert (tmp_path / "output.log").read_text().strip() == str(expected)
+
+
+def test_no_worker_at_all_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "run", str(written(tmp_path, "one", {})), "--workers", "0"]) == 2
+    assert "--workers is 0, must be at least 1" in capsys.readouterr().err
 
 
 @pytest.fixture
