@@ -95,12 +95,16 @@ def test_tensors_that_are_made_of_several_in_the_files(tmp_path: Path) -> None:
 
 def test_a_composed_model_leaves_its_language_model_in_its_files(tmp_path: Path) -> None:
     """All but words, of which there is one more than the files have: their rows are made at once."""
+    backbone = composed(tmp_path)
     with read_in_pieces():
-        model = composed(tmp_path).load_model()
+        model = backbone.load_model()
     left = {name for name, parameter in model.named_parameters() if isinstance(parameter, StandIn)}
     language = {name for name, _ in model.named_parameters() if name.startswith("model.language_model.")}
     assert left == language - {"model.language_model.embed_tokens.weight"} and len(left) > 9
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    found, plain = dict(model.named_parameters()), dict(backbone.load_model().named_parameters())
+    for name in left:
+        assert found[name].rows(1, 3).dtype == torch.bfloat16 and torch.equal(found[name].rows(1, 3), plain[name][1:3])
 
 
 @pytest.mark.parametrize("keep_projector", [False, True])
