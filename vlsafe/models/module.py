@@ -196,12 +196,21 @@ class SafetyFineTuning(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Lightning refuses to clip by norm under FSDP1, whose own method can (pitfalls H2)."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, FSDP1) and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            strategy.clip_gradients(gradient_clip_val)
+        """Clip by ``norm``, over all parameters and processes, or by ``value``.
+
+        Lightning refuses fused optimizers under mixed precision, since float16's scaler would not have unscaled their
+        gradients yet; bfloat16 has no scaler.
+        """
+        if not gradient_clip_val:
             return
-        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        strategy = self.trainer.strategy
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        elif isinstance(strategy, FSDP1):
+            strategy.clip_gradients(gradient_clip_val)  # its gradients do not know that they are pieces
+        else:
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def _reduced(self, window: list[_Sums], names: list[str]) -> Tensor:
         """[sources, (loss sum, tokens, samples)] of the batches in ``window``, over all ranks; empties it."""
