@@ -5,9 +5,12 @@
 
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+# Every tool is a module of this Python: scripts in bin/ name it in their first line, which holds no space.
+VENV_PYTHON := $(VENV)/bin/python
+PIP := $(VENV_PYTHON) -m pip install --disable-pip-version-check -c constraints.txt
 CONFIG := experiments/quickstart.yaml
+# YAML files laid over it, separated by spaces: make quickstart OVERLAY=.ci/quickstart_short.yaml
+OVERLAY :=
 REPORT := runs/quickstart/report.html
 
 # Tests run several torch processes at once, where OpenMP threads that spin while they wait make each many times slower.
@@ -21,19 +24,19 @@ help:
 	@sed -n '2,3s/^# *//p' Makefile
 
 quickstart: $(VENV)/.quickstart
-	$(BIN)/python -m vlsafe fetch small
-	$(BIN)/python -m vlsafe fit --config $(CONFIG)
+	$(VENV_PYTHON) -m vlsafe fetch small
+	$(VENV_PYTHON) -m vlsafe fit --config $(CONFIG) $(addprefix --config ,$(OVERLAY))
 	@echo "report: $(CURDIR)/$(REPORT)"
 
 test: lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not real and not slow and not long"
+	$(VENV_PYTHON) -m pytest -n 2 --dist loadfile -m "not real and not slow and not long"
 
 lint: $(VENV)/.test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
 
 types: $(VENV)/.test
-	$(BIN)/mypy
+	$(VENV_PYTHON) -m mypy
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,8 +12,8 @@ import torch
 from fitting import Seeded, changed, files
 from making import strong
 from processes import saved, together
-from runs import CLIP, TABLES, SeededCheckpoint, apart, close, fit
 from safetensors.torch import load_file
+from short_run import CLIP, TABLES, SeededCheckpoint, apart, close, fit
 from tiny import VISION, language_model, save_tokenizer
 
 from vlsafe.checkpointing import damage, loaded

@@ -20,8 +20,8 @@ from family_llava import write as llava
 from fitting import FROZEN, FULL, LORA, POSTHOC, data, files, tensors, trainer
 from making import CLIP, ids_of, language, strong
 from processes import saved, together
-from runs import SeededCheckpoint, strategy
 from safetensors.torch import load_file, save_file
+from short_run import SeededCheckpoint, strategy
 from tiny import VISION, language_model, save_tokenizer
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
