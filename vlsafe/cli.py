@@ -35,7 +35,6 @@ from vlsafe.resuming import CheckpointPlan, RunIdentity, checkpoint_to_resume
 from vlsafe.run import EvaluationPlan, RunRecorder
 from vlsafe.run_metrics import set_metrics_aside
 from vlsafe.strategies import STRATEGIES
-from vlsafe.strategies.fsdp1 import FSDP1
 from vlsafe.strategies.waiting import StepWatch
 from vlsafe.studies.runs import flat
 
@@ -197,11 +196,10 @@ class VlsafeCLI(LightningCLI):
             return chosen_strategy(self.model, self.datamodule, asked, machine_here(asked))
         if isinstance(name, str) and name in STRATEGIES:
             return STRATEGIES[name]()
-        foreign = isinstance(name, FSDPStrategy) and not isinstance(name, FSDP1)
-        if foreign or name in FSDPStrategy.get_registered_strategies():
+        if isinstance(name, FSDPStrategy) or name in FSDPStrategy.get_registered_strategies():
             raise ConfigError(
                 "trainer.strategy: what Lightning's own FSDP spreads over processes cannot be evaluated or exported "
-                "here; take fsdp2, or fsdp, which is FSDP1 and can"
+                "here; take fsdp2"
             )
         return name
 

@@ -27,7 +27,7 @@ def prepared(folder: Path, strategy: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_run_with_a_killed_rank_goes_on_to_the_same_weights(tmp_path: Path, strategy: str) -> None:
     config = prepared(tmp_path / "files", strategy)
     argv = ["fit", "--config", str(config), "--resume=auto", "--run_dir"]

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from vlsafe.__main__ import main
+from vlsafe.cli import built
+from vlsafe.strategies.fsdp2 import FSDP2
 
 ADVBENCH_NOWHERE = (
     '--evaluation.benchmarks=[{"class_path": "vlsafe.evaluation.benchmarks.advbench.AdvBench", '
@@ -94,6 +96,12 @@ def test_problems_of_model_data_and_evaluation_are_told_at_once(
     assert main(["fit", "--config", str(config), *changes]) in (1, 2)
     error = capsys.readouterr().err
     assert all(word in error for word in words), error
+
+
+@pytest.mark.parametrize(("name", "replicas"), [("fsdp", 1), ("fsdp2", 1), ("hsdp", "nodes")])
+def test_strategies_by_name(config: Path, name: str, replicas: object) -> None:
+    strategy = built(["--config", str(config), f"--trainer.strategy={name}"]).trainer.strategy
+    assert isinstance(strategy, FSDP2) and strategy.replicas == replicas
 
 
 def _never(self: Any) -> Any:

@@ -1,7 +1,7 @@
-"""How much memory a process of two takes at most to load a checkpoint under fsdp2, or fsdp, and train it one step.
+"""How much memory a process of two takes at most to load a checkpoint under fsdp2 and train it one step.
 
     python tests/strategies/peak_memory.py FOLDER write
-    torchrun --standalone --nproc-per-node 2 tests/strategies/peak_memory.py FOLDER pieces|whole [fsdp]
+    torchrun --standalone --nproc-per-node 2 tests/strategies/peak_memory.py FOLDER pieces|whole
 
 with the project's root, ``tests`` and ``tests/models`` on the path. Prints bytes as JSON, a line a process: of the
 checkpoint (``model``), and of the peak until training starts (``loaded``) and until it ends (``trained``), over what
@@ -46,11 +46,11 @@ def write(folder: Path) -> None:
         backbone.processor.save_pretrained(folder / name)
 
 
-def train(folder: Path, name: str, strategy: str, at_start: L.Callback | None = None) -> None:
+def train(folder: Path, name: str, at_start: L.Callback | None = None) -> None:
     backbone = PretrainedVLLM(str(folder / name), attention="sdpa", dtype="float32")
     tuned = SafetyFineTuning(backbone, Components(FROZEN, FROZEN, LORA), activation_checkpointing=True)
     made = trainer(
-        folder, devices=2, strategy=STRATEGIES[strategy](), max_steps=1, callbacks=[at_start] if at_start else []
+        folder, devices=2, strategy=STRATEGIES["fsdp2"](), max_steps=1, callbacks=[at_start] if at_start else []
     )
     made.fit(tuned, datamodule=data(folder, batch_size=1))
 
@@ -69,18 +69,18 @@ def peak() -> int:
     return int(line.split()[1]) * 1024
 
 
-def main(folder: Path, how: str, strategy: str = "fsdp2") -> None:
+def main(folder: Path, how: str) -> None:
     if how == "write":
         return write(folder)
     torch.set_num_threads(1)
     as_ever = patch("vlsafe.models.backbones.pretrained.opened", return_value=None)
     with as_ever if how == "whole" else contextlib.nullcontext():
-        train(folder, "small", strategy)  # what torch and gloo keep for themselves is there before the measure begins
+        train(folder, "small")  # what torch and gloo keep for themselves is there before the measure begins
         gc.collect()
         before = psutil.Process().memory_info().rss
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         loaded = Loaded()
-        train(folder, "large", strategy, loaded)
+        train(folder, "large", loaded)
     model = sum(file.stat().st_size for file in (folder / "large").glob("*.safetensors"))
     print(json.dumps({"model": model, "loaded": loaded.peak - before, "trained": peak() - before}), flush=True)
     torch.distributed.destroy_process_group()

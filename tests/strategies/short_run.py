@@ -18,7 +18,6 @@ from vlsafe.models.backbones.base import Backbone
 from vlsafe.models.components import Components
 from vlsafe.models.consolidation import consolidated
 from vlsafe.models.export import export_model
-from vlsafe.strategies.fsdp1 import FSDP1
 from vlsafe.strategies.fsdp2 import FSDP2
 
 STEPS = 5
@@ -59,8 +58,6 @@ class Measured(SafetyFineTuning):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         assert all(p.grad is not None for p in parameters if p.numel())
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if isinstance(self.sharded, FSDP1):  # whose gradients do not know that they are pieces
-            norm = self.trainer.strategy.reduce(norm**2, reduce_op="sum").sqrt()
         self.norms = [*getattr(self, "norms", []), float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)]
         super().configure_gradient_clipping(optimizer, *args, **kwargs)
 
@@ -78,7 +75,6 @@ def strategy(name: str) -> Any:
     made = {
         "single": lambda: "auto",
         "ddp": lambda: DDPStrategy(cluster_environment=LightningEnvironment()),
-        "fsdp": lambda: FSDP1(cluster_environment=LightningEnvironment()),
         "fsdp2": lambda: FSDP2(cluster_environment=LightningEnvironment()),
         "fsdp2, one file": lambda: FSDP2(sharded_checkpoints=False, cluster_environment=LightningEnvironment()),
         "hsdp": lambda: FSDP2(replicas=2, cluster_environment=LightningEnvironment()),

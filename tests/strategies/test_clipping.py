@@ -10,7 +10,7 @@ import pytest
 import torch
 from fitting import POSTHOC, data, files, module, trainer
 from processes import saved, together
-from runs import strategy
+from short_run import strategy
 from tiny import save_tokenizer
 from torch import Tensor
 

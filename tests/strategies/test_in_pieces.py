@@ -24,7 +24,6 @@ from safetensors.torch import load_file, save_file
 from short_run import SeededCheckpoint, strategy
 from tiny import VISION, language_model, save_tokenizer
 from torch import nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 from transformers import LlamaConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 
 from tests.torchrun import ROOT
@@ -33,7 +32,6 @@ from vlsafe.errors import DataError
 from vlsafe.models.backbones.pieces import read_in_pieces
 from vlsafe.models.components import Components
 from vlsafe.strategies.filling import StandIn
-from vlsafe.strategies.fsdp1 import unwrapped
 from vlsafe.strategies.shards import whole
 
 
@@ -154,9 +152,6 @@ def before_training(backbone: Backbone, folder: Path, name: str, table: str, wor
     tuned = SafetyFineTuning(backbone, TABLES[table], warmup_ratio=0.0)
     made = trainer(folder, devices=world, strategy=strategy(name), max_steps=0)
     made.fit(tuned, datamodule=data(folder, batch_size=1))
-    if name == "fsdp":
-        with FullyShardedDataParallel.summon_full_params(made.strategy.model):
-            return {unwrapped(name): tensor.clone() for name, tensor in tensors(tuned).items()}
     return {name: whole(tensor) for name, tensor in tensors(tuned).items()}
 
 
@@ -172,8 +167,6 @@ def each_of_two(backbone: Backbone, folder: Path, name: str, table: str) -> None
         pytest.param("fsdp2", pretrained, "full beside adapters", marks=pytest.mark.slow),
         pytest.param("fsdp2", pretrained, "full", marks=pytest.mark.slow),
         pytest.param("fsdp2", composed, "full", marks=pytest.mark.slow),
-        pytest.param("fsdp", pretrained, "mixed", marks=pytest.mark.slow),
-        pytest.param("fsdp", composed, "full", marks=pytest.mark.slow),
     ],
 )
 def test_weights_and_new_adapters_are_those_of_one_process(
@@ -208,7 +201,7 @@ def test_no_process_holds_the_whole_model(tmp_path: Path) -> None:
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
     ran(0, "write")
-    for rank in (*ran(2, "pieces"), *ran(2, "pieces", "fsdp")):
+    for rank in ran(2, "pieces"):
         assert rank["loaded"] < 0.65 * rank["model"] and rank["trained"] < 0.9 * rank["model"], rank
     for rank in ran(2, "whole"):
         assert rank["loaded"] > 0.9 * rank["model"], rank  # the measure sees a model that is read whole

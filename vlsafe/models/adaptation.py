@@ -16,7 +16,6 @@ from vlsafe.models.backbones.base import Backbone, Component
 from vlsafe.models.components import Components, Tuning
 from vlsafe.models.lora import lora_config, targets_of
 from vlsafe.models.quantised import quantise
-from vlsafe.strategies.fsdp1 import unwrapped
 
 __all__ = [
     "Components",
@@ -162,8 +161,8 @@ def set_modes(plan: Plan, model: nn.Module) -> None:
 
 
 def original_name(name: str) -> str:
-    """A parameter's name without what PEFT and FSDP1 put around it."""
-    name = unwrapped(name).removeprefix(_PEFT_PREFIX).replace(".base_layer.", ".")
+    """A parameter's name without what PEFT puts around it."""
+    name = name.removeprefix(_PEFT_PREFIX).replace(".base_layer.", ".")
     return re.sub(r"\.(modules_to_save\.\w+|original_module)\.", ".", name)
 
 

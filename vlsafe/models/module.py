@@ -27,7 +27,6 @@ from vlsafe.models.schedule import Shape, limited, optimizer_steps, scheduled
 from vlsafe.models.summary import parameter_groups, summary, summary_table
 from vlsafe.objectives.base import Objective
 from vlsafe.objectives.sft import SFT
-from vlsafe.strategies.fsdp1 import FSDP1, unwrapped
 from vlsafe.strategies.fsdp2 import FSDP2
 from vlsafe.strategies.recompute import compile_blocks, recompute, words_need_gradients
 
@@ -179,10 +178,10 @@ class SafetyFineTuning(L.LightningModule):
         return 0 * self.backbone.blank_features(self._plain())
 
     @property
-    def sharded(self) -> FSDP1 | FSDP2 | None:
+    def sharded(self) -> FSDP2 | None:
         """The strategy, where it keeps weights in pieces: then every rank must run every block."""
         strategy = None if self._trainer is None else self._trainer.strategy
-        return strategy if isinstance(strategy, FSDP1 | FSDP2) else None
+        return strategy if isinstance(strategy, FSDP2) else None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         per_source = self._reduced(self._window, self.trainer.datamodule.part_names)
@@ -203,12 +202,9 @@ class SafetyFineTuning(L.LightningModule):
         """
         if not gradient_clip_val:
             return
-        strategy = self.trainer.strategy
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if gradient_clip_algorithm == "value":
             torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
-        elif isinstance(strategy, FSDP1):
-            strategy.clip_gradients(gradient_clip_val)  # its gradients do not know that they are pieces
         else:
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
@@ -288,9 +284,9 @@ class SafetyFineTuning(L.LightningModule):
     def _kept_names(self) -> tuple[set[str], set[str]]:
         """Of what a checkpoint holds: parameters that train, and buffers of modules whose parameters train themselves,
         such as BatchNorm statistics."""
-        trainable = {f"model.{unwrapped(name)}" for name, p in self._tuned().named_parameters() if p.requires_grad}
+        trainable = {f"model.{name}" for name, p in self._tuned().named_parameters() if p.requires_grad}
         buffers = {
-            f"model.{unwrapped(f'{path}.{name}' if path else name)}"
+            f"model.{path}.{name}" if path else f"model.{name}"
             for path, part in self._tuned().named_modules()
             if "lora_" not in path and any(p.requires_grad for p in part.parameters(recurse=False))
             for name, _ in part.named_buffers(recurse=False)

@@ -6,7 +6,7 @@ from vlsafe.table import Table
 
 STRATEGIES = Table(
     "strategy",
-    fsdp="vlsafe.strategies.fsdp1:FSDP1",
+    fsdp="vlsafe.strategies.fsdp2:FSDP2",
     fsdp2="vlsafe.strategies.fsdp2:FSDP2",
     hsdp="vlsafe.strategies.fsdp2:hsdp",
 )

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from vlsafe.data.collate import Batch
 
@@ -32,7 +32,7 @@ class StepWatch(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         strategy = trainer.strategy
-        if trainer.world_size == 1 or not isinstance(strategy, DDPStrategy | FSDPStrategy | ModelParallelStrategy):
+        if trainer.world_size == 1 or not isinstance(strategy, DDPStrategy | ModelParallelStrategy):
             return
         limit = strategy._timeout
         if limit is not None:
