@@ -146,10 +146,11 @@ def _recipe(config: Path, module: SafetyFineTuning) -> str:
     settings = {
         "objective": type(module.objective).__name__,
         "schedule": module.schedule,
-        "warmup_ratio": module.warmup_ratio,
         "weight_decay": module.weight_decay,
         "betas": list(module.betas),
     }
+    warmup = ("warmup_ratio" if module.warmup_steps is None else "warmup_steps", "warmup_start", "min_learning_rate")
+    settings |= {name: getattr(module, name) for name in warmup if getattr(module, name)}
     if config.is_file():
         told: Any = OmegaConf.to_container(OmegaConf.load(config))
         for room, names in ((told.get("trainer", {}), _TRAINER), (told.get("data", {}).get("init_args", {}), _DATA)):

@@ -64,7 +64,7 @@ class Work:
         assert module.model is not None and module.plan is not None
         groups = parameter_groups(module.model, module.plan, module.components, module.weight_decay)
         optimizer = AdamW(groups, betas=module.betas, fused=True)
-        return optimizer, scheduled(optimizer, module.schedule, round(module.warmup_ratio * self.steps), self.steps)
+        return optimizer, scheduled(optimizer, module.rates(self.steps), self.steps)
 
     def tokens(self, first_step: int) -> tuple[int, int]:
         """Real and supervised tokens of the batches from ``first_step`` to the end."""

@@ -13,7 +13,7 @@ from fitting import FROZEN, FULL, LORA, POSTHOC, Gradients, data, files, largest
 
 from vlsafe import ConversationData, Part, SafetyFineTuning
 from vlsafe.models.adaptation import Components
-from vlsafe.models.schedule import limited, optimizer_steps, scheduled
+from vlsafe.models.schedule import Schedule, limited, optimizer_steps, scheduled
 from vlsafe.objectives.sft import SFT
 
 
@@ -215,5 +215,5 @@ def test_a_limited_epoch_has_fewer_batches() -> None:
 def test_schedules_end_where_they_say() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     for shape, half, end in (("cosine", 1.0, 0.0), ("linear", 1.0, 0.0), ("constant", 2.0, 2.0)):
-        factor = scheduled(optimizer, shape, 0, 10).lr_lambdas[0]  # type: ignore[arg-type]
+        factor = scheduled(optimizer, Schedule(shape), 10).lr_lambdas[0]  # type: ignore[arg-type]
         assert (2 * factor(0), 2 * factor(5), 2 * factor(10)) == pytest.approx((2.0, half, end))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +24,14 @@ from vlsafe.models.backbones.base import Backbone, Component
 from vlsafe.models.components import Components
 from vlsafe.models.loading import loaded
 from vlsafe.models.responder import generated
-from vlsafe.models.schedule import Shape, limited, optimizer_steps, scheduled
+from vlsafe.models.schedule import Schedule, Shape, limited, optimizer_steps, refuse_odd_rates, scheduled
 from vlsafe.models.summary import parameter_groups, summary, summary_table
 from vlsafe.objectives.base import Objective
 from vlsafe.objectives.sft import SFT
 from vlsafe.strategies.fsdp2 import FSDP2
 from vlsafe.strategies.recompute import compile_blocks, recompute, words_need_gradients
+
+log = logging.getLogger(__name__)
 
 _Sums = tuple[Tensor, Tensor, list[str]]
 """Of one batch: loss and supervised tokens of each sample, and the source of each."""
@@ -43,7 +46,10 @@ class SafetyFineTuning(L.LightningModule):
         objective: how a batch becomes a loss.
         schedule: shape of the learning rate after warm-up.
         warmup_ratio: share of the optimizer steps spent on linear warm-up.
-        weight_decay: of AdamW, for components that have none of their own.
+        warmup_steps: their number, in place of a share.
+        warmup_start: learning rate of the first warm-up step; None starts at one step's share of a component's own.
+        min_learning_rate: where the schedule ends.
+        weight_decay: of AdamW, for weights (no bias, no norm) of components that have none of their own.
         betas: of AdamW.
         activation_checkpointing: recompute activations in the backward pass; less memory, about a fifth slower. True
             for every block, or component -> every n-th block, such as ``{language: 2}``.
@@ -57,6 +63,9 @@ class SafetyFineTuning(L.LightningModule):
         objective: Objective | None = None,
         schedule: Shape = "cosine",
         warmup_ratio: float = 0.03,
+        warmup_steps: int | None = None,
+        warmup_start: float | None = None,
+        min_learning_rate: float = 0.0,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.999),
         activation_checkpointing: bool | dict[Component, int] = False,
@@ -66,11 +75,15 @@ class SafetyFineTuning(L.LightningModule):
         components.check()
         if not 0 <= warmup_ratio < 1:
             raise ConfigError(f"model.warmup_ratio is {warmup_ratio}, must be at least 0 and below 1")
+        refuse_odd_rates(components, warmup_steps, warmup_start, min_learning_rate)
         self.backbone = backbone
         self.components = components
         self.objective = objective or SFT()
         self.schedule: Shape = schedule
         self.warmup_ratio = warmup_ratio
+        self.warmup_steps = warmup_steps
+        self.warmup_start = warmup_start
+        self.min_learning_rate = min_learning_rate
         self.weight_decay = weight_decay
         self.betas = betas
         self.activation_checkpointing = activation_checkpointing
@@ -140,8 +153,15 @@ class SafetyFineTuning(L.LightningModule):
         groups = parameter_groups(model, self.plan, self.components, self.weight_decay)
         optimizer = AdamW(groups, betas=self.betas, fused=True)
         steps = self.total_steps()
-        scheduler = scheduled(optimizer, self.schedule, round(self.warmup_ratio * steps), steps)
+        scheduler = scheduled(optimizer, self.rates(steps), steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def rates(self, steps: int) -> Schedule:
+        """The schedule of a run of ``steps``; warns where warm-up leaves nothing of it."""
+        warmup = round(self.warmup_ratio * steps) if self.warmup_steps is None else self.warmup_steps
+        if warmup >= steps:
+            log.warning("warm-up takes %d steps, the run has %d: no learning rate reaches its own", warmup, steps)
+        return Schedule(self.schedule, warmup, self.warmup_start, self.min_learning_rate)
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""

@@ -7,12 +7,17 @@ resume restart its data without a word (pitfalls J1).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-Shape = Literal["cosine", "linear", "constant"]
+from vlsafe.errors import ConfigError
+from vlsafe.models.components import Components
+
+Shape = Literal["cosine", "cosine_from_start", "linear", "constant"]
 
 
 def optimizer_steps(batches: int, accumulate: int, max_epochs: int | None, max_steps: int) -> int:
@@ -34,13 +39,58 @@ def limited(batches: int, limit: int | float) -> int:
     return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
-def scheduled(optimizer: Optimizer, shape: Shape, warmup: int, steps: int) -> LambdaLR:
-    """Linear warm-up over ``warmup`` steps to each group's own rate, then ``shape`` down to 0 at ``steps``."""
+@dataclass(frozen=True)
+class Schedule:
+    """How every learning rate moves over a run, from a component's own peak.
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        done = min(1.0, (step - warmup) / max(1, steps - warmup))
-        return {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}[shape]
+    Args:
+        shape: after warm-up, over what is left of the run; ``cosine_from_start`` counts the half wave from the first
+            step, and warm-up lies over its beginning (MiniGPT-v2's ``linear_warmup_cosine_lr``).
+        warmup: steps of linear warm-up.
+        warmup_start: learning rate of the first step, None for a step's share of the peak.
+        floor: learning rate at the end of the run.
+    """
 
-    return LambdaLR(optimizer, factor)
+    shape: Shape
+    warmup: int = 0
+    warmup_start: float | None = None
+    floor: float = 0.0
+
+    def rate(self, peak: float, step: int, steps: int) -> float:
+        """Of a component of rate ``peak`` in step ``step`` (the first is 0) of ``steps``."""
+        if step < self.warmup:
+            if self.warmup_start is None:
+                return peak * (step + 1) / (self.warmup + 1)
+            return self.warmup_start + (peak - self.warmup_start) * step / self.warmup
+        before = 0 if self.shape == "cosine_from_start" else self.warmup
+        done = min(1.0, (step - before) / max(1, steps - before))
+        wave = 0.5 * (1 + math.cos(math.pi * done))
+        left = {"cosine": wave, "cosine_from_start": wave, "linear": 1 - done, "constant": 1.0}[self.shape]
+        return self.floor + (peak - self.floor) * left
+
+
+def refuse_odd_rates(components: Components, steps: int | None, start: float | None, floor: float) -> None:
+    """Raises ConfigError for a warm-up or an end of the schedule that contradicts the component table."""
+    rates = {component: tuning.learning_rate for component, tuning in components.items() if tuning.learning_rate}
+    problems = []
+    if steps is not None and steps < 0:
+        problems.append(f"model.warmup_steps is {steps}, must be at least 0")
+    for name, rate in (("warmup_start", start), ("min_learning_rate", floor)):
+        if rate is not None and rate < 0:
+            problems.append(f"model.{name} is {rate:g}, must not be negative")
+        problems += [
+            f"model.{name} is {rate:g}, more than the {peak:g} of model.components.{component}"
+            for component, peak in rates.items()
+            if rate is not None and rate > peak
+        ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def scheduled(optimizer: Optimizer, schedule: Schedule, steps: int) -> LambdaLR:
+    """Moves the rate of every group as ``schedule`` says over ``steps``."""
+
+    def factor(peak: float, step: int) -> float:
+        return schedule.rate(peak, step, steps) / peak
+
+    return LambdaLR(optimizer, [partial(factor, group["lr"]) for group in optimizer.param_groups])

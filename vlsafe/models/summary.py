@@ -72,19 +72,23 @@ def _number(value: float | None) -> str:
 def parameter_groups(model: nn.Module, plan: Plan, components: Components, weight_decay: float) -> list[dict[str, Any]]:
     """Optimizer groups, one a trained component, each with its learning rate, its weight decay and its name.
 
-    ``weight_decay`` is that of components which have none of their own.
+    ``weight_decay`` is that of components which have none of their own. Where there is any, biases and norms, which
+    have one dimension, are a group beside their component's without it, as in LLaVA's and MiniGPT-v2's optimizers.
     """
-    groups: dict[Component, list[torch.nn.Parameter]] = {}
+    tuning = dict(components.items())
+    decay = {c: weight_decay if t.weight_decay is None else t.weight_decay for c, t in tuning.items()}
+    groups: dict[tuple[Component, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(component_of(name, plan.owner), []).append(parameter)
-    tuning = dict(components.items())
+            component = component_of(name, plan.owner)
+            apart = parameter.ndim < 2 and decay[component] > 0
+            groups.setdefault((component, apart), []).append(parameter)
     return [
         {
             "params": parameters,
             "lr": tuning[component].learning_rate,
-            "weight_decay": weight_decay if tuning[component].weight_decay is None else tuning[component].weight_decay,
-            "name": component,
+            "weight_decay": 0.0 if apart else decay[component],
+            "name": f"{component} without decay" if apart else component,
         }
-        for component, parameters in groups.items()
+        for (component, apart), parameters in groups.items()
     ]
