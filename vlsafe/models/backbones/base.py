@@ -15,6 +15,7 @@ from vlsafe.data.chat import chat_template, end_of_turn, special_tokens
 from vlsafe.errors import ConfigError
 from vlsafe.models.backbones.contract import Contract
 from vlsafe.models.backbones.features import image_features
+from vlsafe.models.backbones.image_fit import fit_of
 from vlsafe.models.modes import evaluating
 from vlsafe.strategies.attention import Attention, choose
 from vlsafe.strategies.segments import SEGMENTED_SDPA
@@ -103,6 +104,7 @@ class Backbone(metaclass=Contract):
         source = f"ours, {self.template}" if self.template else "the checkpoint's own"
         return [
             f"processor: {type(processor).__name__} with {type(processor.image_processor).__name__}",
+            *([f"images become squares by: {fit}"] if (fit := fit_of(processor)) != "own" else []),
             f"picture token: {processor.image_token} ({', '.join(map(str, processor.image_token_ids))})",
             f"chat template: {source}; an answer ends with {end or 'no token, so it cannot be tuned with it'}",
         ]

@@ -20,6 +20,7 @@ from vlsafe.models.backbones.anatomy import anatomy
 from vlsafe.models.backbones.base import Attention, Backbone, Component
 from vlsafe.models.backbones.families import FAMILIES, PADDING_FREE
 from vlsafe.models.backbones.families.base import Family
+from vlsafe.models.backbones.image_fit import CheckpointFit, pad_to_square
 from vlsafe.models.backbones.pieces import opened
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,10 @@ class PretrainedVLLM(Backbone):
         revision: commit, tag or branch on the hub; pin it for a run that others shall repeat.
         trust_remote_code: run model code that the checkpoint brings. Off unless you say so.
         random_weights: build the architecture with random weights (tests, memory planning).
+        image_fit: ``checkpoint`` fits images as its processor says; ``pad`` fills them up to a square first, as
+            LLaVA-1.5 was tuned and as its checkpoint on the hub does not
+            (:func:`vlsafe.models.backbones.image_fit.pad_to_square`).
+        processor: folder of another processor to use, such as that of an exported adapter; None is the checkpoint's.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class PretrainedVLLM(Backbone):
         revision: str | None = None,
         trust_remote_code: bool = False,
         random_weights: bool = False,
+        image_fit: CheckpointFit = "checkpoint",
+        processor: str | None = None,
         template: str | None = None,
         system_prompt: str | None = None,
         attention: Attention = "auto",
@@ -51,6 +58,8 @@ class PretrainedVLLM(Backbone):
     ) -> None:
         super().__init__(template, system_prompt, attention, dtype)
         self.checkpoint = checkpoint
+        self.image_fit = image_fit
+        self._processor_path = processor
         self.random_weights = random_weights
         self._options = {"revision": revision, "trust_remote_code": trust_remote_code}
 
@@ -68,7 +77,10 @@ class PretrainedVLLM(Backbone):
         return self.config.model_type in PADDING_FREE
 
     def load_processor(self) -> ProcessorMixin:
-        processor = self.family.load_processor(self._path(), self.config, **self._options)
+        path = self._path() if self._processor_path is None else resolved(self._processor_path)
+        processor = self.family.load_processor(path, self.config, **self._options)
+        if self.image_fit == "pad":
+            pad_to_square(processor, self.config, self.checkpoint)
         if self.template is None and not processor.chat_template and self.family.template is not None:
             self.template = self.family.template
         return processor
