@@ -79,7 +79,7 @@ class SafetyProbe(Probe):
     def _ways(self, metrics: dict[str, Metric]) -> dict[str, dict[str, str]]:
         if not self._directions:
             items = [item for benchmark in self.benchmarks for item in benchmark.items()]
-            self._directions = directions(items, list(metrics), benchmark_classes(self.benchmarks))
+            self._directions = directions(items, list(metrics), benchmark_classes(self.benchmarks), self.judge.name)
         return self._directions
 
 

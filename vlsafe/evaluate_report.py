@@ -12,6 +12,7 @@ from rich.console import Console
 from vlsafe.evaluation.agreement import folder_agreements
 from vlsafe.evaluation.batching import read_batching
 from vlsafe.evaluation.compare import compare_folders
+from vlsafe.evaluation.conditions import unlike_conditions
 from vlsafe.evaluation.folder import metric_row, read_folder
 from vlsafe.evaluation.probe_effects import probe_effects
 from vlsafe.evaluation.report import terminal_table, write_report
@@ -20,11 +21,13 @@ from vlsafe.evaluation.scoring import directions
 from vlsafe.run_report import versions
 
 
-def report(folder: Path, title: str, baseline: Path | None = None, skipped: Sequence[str] = ()) -> None:
+def report(
+    folder: Path, title: str, baseline: Path | None = None, skipped: Sequence[str] = (), notes: Sequence[str] = ()
+) -> None:
     """``report.json`` and ``report.html`` in ``folder``, and the table on standard output.
 
-    ``skipped``: benchmarks that were left out, with why; notes of the report. Raises DataError when ``baseline`` is
-    not of the same items or judge.
+    ``skipped``: benchmarks that were left out, with why; they and ``notes`` are notes of the report. Raises DataError
+    when ``baseline`` is not of the same items or judge.
     """
     kept = read_folder(folder)
     first = read_folder(baseline, kept.judge) if baseline else None
@@ -36,16 +39,19 @@ def report(folder: Path, title: str, baseline: Path | None = None, skipped: Sequ
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "judge": kept.judge,
         "metrics": metrics,
-        "directions": directions(kept.items, list(metrics), kept.benchmarks),
+        "directions": directions(kept.items, list(metrics), kept.benchmarks, kept.judge),
         "agreement": folder_agreements(folder),
         "probes": probe_effects(kept),
         "batching": read_batching(folder),
         "examples": folder_examples(first, kept),
         "environment": versions(),
-        "notes": [f"Left out: {line}" for line in skipped],
+        "unlike": unlike_conditions(first.responses, kept.responses) if first else {},
+        "notes": [*notes, *(f"Left out: {line}" for line in skipped)],
     }
     page = write_report(content, folder)
     Console().print(terminal_table(content))
+    for line in notes:
+        print(line)
     for line in skipped:
         print(f"left out: {line}")
     print(f"report: {page}")

@@ -35,7 +35,7 @@ def gathered(
     else:
         scored = score(last.items, last.responses, last.verdicts, last.benchmarks)
         metrics = {name: {"after": metric_row(metric)} for name, metric in scored.items()}
-    directed = directions(last.items, list(metrics), last.benchmarks)
+    directed = directions(last.items, list(metrics), last.benchmarks, last.judge)
     training = sum(seconds for phase, seconds in phases().items() if phase.startswith("train"))
     report = {
         "title": directory.name,

@@ -57,6 +57,7 @@ _REPORT: dict[str, Any] = {
     "phases": [{"name": "evaluate before", "seconds": 20.0}, {"name": "train", "seconds": 60.0}],
     "curves": {"step": [0, 1, 2, 3], "loss": [3.0, 2.0, 1.5, 1.0], "loss/safety": [2.5, None, 1.0, 0.5]},
     "objective": {},
+    "unlike": {},
     "forgetting": [],
     "agreement": [],
     "probes": [],

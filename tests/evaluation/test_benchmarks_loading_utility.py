@@ -34,12 +34,18 @@ def test_scienceqa_asks_as_llava(tmp_path: Path) -> None:
 
 
 def test_mmlu_by_likelihood_and_in_words_with_examples(tmp_path: Path) -> None:
-    rows = [{"question": f"q{n}", "subject": "s", "choices": list("wxyz"), "answer": n % 4} for n in range(6)]
+    rows = [
+        {"question": f"q{n}", "subject": "high_school_physics", "choices": list("wxyz"), "answer": n % 4}
+        for n in range(6)
+    ]
     parquet(tmp_path / "all" / "test-00000-of-00001.parquet", rows[:2])
     parquet(tmp_path / "all" / "dev-00000-of-00001.parquet", rows)
     scored, second = MMLU(tmp_path).items()
     assert (scored.options, scored.reference, second.reference) == (("A", "B", "C", "D"), "A", "B")
-    assert scored.question == "q0\nA. w\nB. x\nC. y\nD. z\nAnswer:"
+    header = "The following are multiple choice questions (with answers) about high school physics.\n\n"
+    assert scored.question == f"{header}q0\nA. w\nB. x\nC. y\nD. z\nAnswer:"
+    shown, _ = MMLU(tmp_path, shots=1).items()
+    assert shown.question == header + "q0\nA. w\nB. x\nC. y\nD. z\nAnswer: A\n\nq0\nA. w\nB. x\nC. y\nD. z\nAnswer:"
     assert scored.scope == "mmlu[test,likelihood,shots=0]"
     written, _ = MMLU(tmp_path, mode="generate", shots=2).items()
     assert written.options == ()

@@ -114,7 +114,7 @@ def test_both_sides_have_their_metrics_and_directions(tmp_path: Path) -> None:
         "mine[bad]/refusal": 0,
         "mine[good]/over_refusal": 100,
     }
-    sides = {name: row["side"] for name, row in directions(items, list(metrics), {"mine": TableBenchmark}).items()}
+    sides = {name: row["side"] for name, row in directions(items, list(metrics), {"mine": TableBenchmark}, "j").items()}
     assert sides == {"mine[bad]/asr": "harm", "mine[bad]/refusal": "harm", "mine[good]/over_refusal": "benign"}
 
 

@@ -116,7 +116,7 @@ COVERED = {
         "test_keyword_judges.py::test_the_63_entries_equal_the_reduced_rule_on_any_text",
     ),
     "pictures are cropped where the model was trained on padded ones": (
-        "../data/encoding/test_encoding.py::test_the_fingerprint_changes_with_template_system_prompt_and_picture_fit",
+        "../data/encoding/test_encoding.py::test_the_fingerprints_change_with_template_and_picture_fit",
     ),
     "win rates follow the position, count failures as losses and empty rivals as wins": (
         "test_pairs.py::test_a_judge_that_only_looks_at_the_position_gives_one_half",

@@ -228,5 +228,6 @@ def test_identity_names_what_determines_an_answer(tokenizer: Path) -> None:
     assert identity["system_prompt"] == "be safe" and identity["dtype"] == "float32"
     plain = composed(tokenizer)
     other = ModelResponder(seeded_model(plain), plain).identity()
-    assert identity["weights"] == other["weights"] and identity["template"] != other["template"]
+    assert identity["weights"] == other["weights"] and other["system_prompt"] is None
+    assert identity["template"] == other["template"] and identity["image_fit"] == "pad"
     assert ask("q", "a").turns[0].text == "q"

@@ -70,7 +70,9 @@ def _rates(told: dict[str, Any]) -> str:
 
 def _named(name: str, told: dict[str, Any]) -> str:
     breakable = safe(name).replace("/", "/<wbr>").replace("[", "<wbr>[")
-    return f'<code>{breakable}</code> <span class="direction">{told["metrics"][name]["better"]} is better</span>'
+    metric = told["metrics"][name]
+    note = f"; {metric['note']}" if "note" in metric else ""
+    return f'<code>{breakable}</code> <span class="direction">{metric["better"]} is better{safe(note)}</span>'
 
 
 def _changes(told: dict[str, Any]) -> str:
@@ -78,11 +80,11 @@ def _changes(told: dict[str, Any]) -> str:
     if not rows:
         return ""
     body = []
+    runs = [run for run in told["runs"] if run != told["baseline"]]
     for name, *cells in rows:
         metric = told["metrics"][name]
         shown = [
-            safe(cell) + _chip(metric, metric["differences"].get(run))
-            for run, cell in zip(heads[1:], cells, strict=True)
+            safe(cell) + _chip(metric, metric["differences"].get(run)) for run, cell in zip(runs, cells, strict=True)
         ]
         body.append(markup.row(heads, [_named(name, told), *shown]))
     table = markup.table(f"Points from {told['baseline']} on the same items", heads, [markup.body(body)])

@@ -59,7 +59,7 @@ def _evaluated(name: str, place: Path, judge: str | None) -> Evaluated:
         name,
         folder,
         {metric: metric_row(value) for metric, value in metrics.items()},
-        directions(folder.items, list(metrics), folder.benchmarks),
+        directions(folder.items, list(metrics), folder.benchmarks, folder.judge),
     )
 
 

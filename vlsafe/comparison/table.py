@@ -4,10 +4,12 @@ Percentages and points throughout::
 
     judge, baseline (a run's name), margin (points), family (how many tests Holm's p allows for), origin (of the paper)
     runs        [name]
-    metrics     {name: {side, better, cells: {run: CELL}, published: {row: CELL}, differences: {run: DIFFERENCE}}}
+    metrics     {name: {side, better, cells: {run: CELL}, published: {row: CELL}, differences: {run: DIFFERENCE}}}, note
+                where the number is not the authors'
                 CELL = {value, low, high, n, n_error} or, where the number may not be shown, {withheld: why};
                 the paper's have {value, low, high, n, table, doubt}, interval and n None where it was no share
                 DIFFERENCE = {value, low, high, p, p_holm, n, claim} from the baseline on the same items
+    unlike      {run: {condition: what it was in the baseline and here}}, of answers to the same items
     unpaired    {run: why it has no differences, or which benchmarks lack them}
     forgetting  {run: rows of vlsafe.studies.forgetting}
     flips       {run: [{metric, id, side, change, question, before, after}]}, texts cut
@@ -22,6 +24,7 @@ from typing import Any
 from vlsafe.comparison.runs import Evaluated, shared
 from vlsafe.errors import ConfigError
 from vlsafe.evaluation.compare import compare_folders
+from vlsafe.evaluation.conditions import unlike_conditions
 from vlsafe.evaluation.published import origin, published
 from vlsafe.evaluation.report_examples import cut_for
 from vlsafe.evaluation.scoring import says_twice
@@ -47,7 +50,7 @@ def comparison(
     first = by_name.get(baseline or runs[0].name)
     if first is None:
         raise ConfigError(f"no run is named {baseline!r}; they are: {', '.join(by_name)}")
-    told: dict[str, Any] = {"unpaired": {}, "forgetting": {}, "flips": {}}
+    told: dict[str, Any] = {"unpaired": {}, "unlike": {}, "forgetting": {}, "flips": {}}
     differences: dict[str, dict[str, Any]] = {}
     for run in runs:
         if run is not first:
@@ -95,6 +98,7 @@ def _against(first: Evaluated, run: Evaluated, told: dict[str, Any]) -> dict[str
     )
     if left:
         told["unpaired"][run.name] = f"has other items than {first.name}, or none, of {', '.join(left)}"
+    told["unlike"][run.name] = unlike_conditions(pair[0].responses, pair[1].responses)
     rows = compare_folders(*pair)
     told["forgetting"][run.name] = forgetting(*pair)
     told["flips"][run.name] = [_cut(flip) for flip in flips(*pair)]

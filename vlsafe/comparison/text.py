@@ -8,10 +8,14 @@ import json
 import re
 from typing import Any
 
+from vlsafe.evaluation.conditions import told_unlike
 from vlsafe.evaluation.report_text import interval, number, p_value
 
 CLAIMS = {"kept": "kept", "lost": "lost", "open": "not shown", "": ""}
 """What the non-inferiority test says, in a word."""
+
+UNLIKE = "(≠)"
+"""Beside a run that was measured under other conditions than the baseline."""
 
 _CSV = (
     "metric", "side", "better", "column", "value", "low", "high", "n", "n_error",
@@ -48,7 +52,9 @@ def csv_table(told: dict[str, Any]) -> str:
             named = {"difference": "value", "difference_low": "low", "difference_high": "high"}
             row = {key: change.get(named.get(key, key)) for key in (*named, "p", "p_holm", "claim")}
             known = {key: cell.get(key) for key in ("value", "low", "high", "n", "n_error")}
-            writer.writerow(head | {"column": run, "note": cell.get("withheld", "")} | known | row)
+            unlike = told_unlike(told["unlike"].get(run, {}))
+            note = "; ".join(filter(None, [cell.get("withheld"), metric.get("note"), unlike]))
+            writer.writerow(head | {"column": run, "note": note} | known | row)
         for paper, cell in metric["published"].items():
             known = {key: cell[key] for key in ("value", "low", "high", "n")}
             note = "; ".join(filter(None, [cell["table"], cell["doubt"]]))
@@ -72,19 +78,21 @@ def rates(told: dict[str, Any], strong: str) -> list[list[str]]:
     for name, metric in told["metrics"].items():
         cells = [shown(metric["cells"].get(run), strong) for run in told["runs"]]
         cells += [shown(metric["published"].get(row), "") for row in papers]
-        rows.append([f"{name} ({metric['better']} is better)", *cells])
+        note = f"; {metric['note']}" if "note" in metric else ""
+        rows.append([f"{name} ({metric['better']} is better{note})", *cells])
     return rows
 
 
 def changes(told: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the differences; a row a metric."""
     runs = [run for run in told["runs"] if run != told["baseline"]]
+    heads = ["metric", *(f"{run} {UNLIKE}" if told["unlike"].get(run) else run for run in runs)]
     rows = [
         [name, *(changed(metric["differences"].get(run)) for run in runs)]
         for name, metric in told["metrics"].items()
         if metric["differences"]
     ]
-    return ["metric", *runs], rows
+    return heads, rows
 
 
 def shown(cell: dict[str, Any] | None, strong: str = "") -> str:
@@ -121,6 +129,12 @@ def reading(told: dict[str, Any]) -> list[str]:
             "else neither is shown."
         )
     lines += [f"{run} {why}: no difference there." for run, why in told["unpaired"].items()]
+    lines += [
+        f"{UNLIKE} {run} was measured under {told_unlike(unlike)}; a difference from {told['baseline']} may come of "
+        "that alone."
+        for run, unlike in told["unlike"].items()
+        if unlike
+    ]
     if any(metric["published"] for metric in told["metrics"].values()):
         lines.append(
             f"Paper: {told['origin']}, by its own judge; intervals computed here from its item counts. (?): a printed "

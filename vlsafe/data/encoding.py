@@ -98,11 +98,15 @@ class Encoding:
         encoded.labels = torch.full_like(encoded.input_ids, IGNORE)
         return encoded
 
-    def fingerprint(self) -> str:
-        """sha256 of what decides the text and the pixels of a prompt: template, system prompt, image processor."""
+    def fingerprints(self) -> dict[str, str]:
+        """sha256 of what decides a prompt's text beside the system prompt, ``template``, and of what decides its
+        pixels, ``image_processor``."""
         images = {k: v for k, v in self.processor.image_processor.to_dict().items() if "version" not in k}
-        facts = [self.processor.chat_template, self.system_prompt, images]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+        facts = {"template": self.processor.chat_template, "image_processor": images}
+        return {
+            name: hashlib.sha256(json.dumps(fact, sort_keys=True, default=str).encode()).hexdigest()
+            for name, fact in facts.items()
+        }
 
     @cached_property
     def _opening(self) -> str:

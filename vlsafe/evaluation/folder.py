@@ -80,7 +80,7 @@ def write_metrics(
         "judge": judge,
         "metrics": {name: metric_row(metric) for name, metric in metrics.items()},
         "bounds": {name: bounds(each) for name, each in metrics.items() if name.rpartition("/")[2] in Benchmark.better},
-        "directions": directions(items, list(metrics), benchmarks),
+        "directions": directions(items, list(metrics), benchmarks, judge),
         "labels": {scope: dict(sorted(counts.items())) for scope, counts in sorted(labels.items())},
     }
     write_text(folder / "metrics.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

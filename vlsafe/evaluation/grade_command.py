@@ -66,7 +66,7 @@ def _enter(scores: Mapping[str, Metric], folder: Folder) -> None:
     if file.is_file():
         report = json.loads(file.read_text(encoding="utf-8"))
         report["metrics"] |= {name: {"after": metric_row(metric)} for name, metric in scores.items()}
-        report["directions"] |= directions(folder.items, list(scores), folder.benchmarks)
+        report["directions"] |= directions(folder.items, list(scores), folder.benchmarks, folder.judge)
         write_report(report, folder.path)
 
 

@@ -5,7 +5,7 @@ A report is a dict, and ``report.json`` holds exactly it. Rates are percentages,
     title, created (ISO 8601), judge, environment {name: version}
     metrics     {"vlguard[unsafe]/asr": {"before"?: SIDE, "after": SIDE, "difference"?: {value, low, high, p, p_holm?}}}
                 with SIDE = {value, low, high, n, n_error}; p by the exact McNemar test
-    directions  {the same names: {"side": harm | benign | utility, "better": lower | higher}}
+    directions  {the same names: {"side": harm | benign | utility, "better": lower | higher, note?: what to know of it}}
     objective   {value, safety, answered, retention?}: what a study optimises, and its parts, in percent
     forgetting  [{metric, side, pictures, n, right_before, forgotten, gained, retention, low, high}]
     trained     [{component, train, learning_rate, parameters, trainable, note?}]
@@ -16,6 +16,7 @@ A report is a dict, and ``report.json`` holds exactly it. Rates are percentages,
     agreement   [{first, second, over, n, n_error, agreed, kappa, low, high}] of two judges, or a judge and people
     probes      [{probe, metric, plain: SIDE, probed: SIDE, difference}], :mod:`vlsafe.evaluation.probe_effects`
     batching    {value, low, high, n, n_error, flipped: [id]}, :mod:`vlsafe.evaluation.batching`
+    unlike      {condition: what it was on either side}, :mod:`vlsafe.evaluation.conditions`
     examples    [{id, scope, side, question, reference?, "before"?: {text, label}, "after": {text, label}}]
     notes       [str]
 
@@ -53,6 +54,7 @@ _OPTIONAL: dict[str, Any] = {
     "agreement": [],
     "probes": [],
     "batching": {},
+    "unlike": {},
     "examples": [],
     "notes": [],
 }
@@ -159,7 +161,9 @@ def terminal_table(report: dict[str, Any]) -> Table:
     """The metrics as a short table for standard output, with the headline below; refusal is left out where it only is
     what attack success leaves. Raises as :func:`write_report`."""
     report = completed(report)
-    table = Table(title=Text(report["title"]), caption=Text(words.headline(report)), caption_justify="left")
+    marks = words.marks(report)
+    lines = [words.headline(report), *words.told_apart(report), *(f"{mark} {note}" for note, mark in marks.items())]
+    table = Table(title=Text(report["title"]), caption=Text("\n".join(lines)), caption_justify="left")
     paired = words.paired(report)
     table.add_column("metric, %" if paired else "metric", overflow="fold")
     for column in ("before", "after", "difference", "p", "n") if paired else ("%", "95 % interval", "n"):
@@ -169,16 +173,18 @@ def terminal_table(report: dict[str, Any]) -> Table:
             if says_twice(name, report["metrics"]):
                 continue
             # Text, not str: rich would read "[unsafe]" as a style.
-            table.add_row(*(Text(cell) for cell in _terminal_row(name, report["metrics"][name], paired)))
+            mark = marks.get(report["directions"][name].get("note", ""), "")
+            table.add_row(*(Text(cell) for cell in _terminal_row(name, mark, report["metrics"][name], paired)))
         table.add_section()
     return table
 
 
-def _terminal_row(name: str, row: dict[str, Any], paired: bool) -> list[str]:
+def _terminal_row(name: str, mark: str, row: dict[str, Any], paired: bool) -> list[str]:
     def shown(side: dict[str, Any] | None) -> str:
         return words.number(side["value"]) if side and side["n"] else "-"
 
     before, after, difference = row.get("before"), row["after"], row.get("difference")
+    name = f"{name} {mark}".rstrip()
     n = words.count(after["n"]) + (f" (+{after['n_error']} failed)" if after["n_error"] else "")
     if not paired:
         return [name, shown(after), words.interval(after) if after["n"] else "-", n]

@@ -42,7 +42,7 @@ def page(report: dict[str, Any]) -> str:
 
 
 def _header(report: dict[str, Any]) -> str:
-    notes = "".join(f"<li>{safe(note)}</li>" for note in report["notes"])
+    notes = "".join(f"<li>{safe(note)}</li>" for note in [*words.told_apart(report), *report["notes"]])
     return (
         f'<header>\n<p class="eyebrow">vlsafe run report</p>\n<h1>{safe(report["title"])}</h1>\n'
         f'<p class="lead">{safe(words.headline(report))}</p>\n'
@@ -82,11 +82,12 @@ def _results(report: dict[str, Any]) -> str:
 
 
 def _metric_cells(report: dict[str, Any], name: str, paired: bool) -> list[str]:
-    row, better = report["metrics"][name], report["directions"][name]["better"]
+    row, way = report["metrics"][name], report["directions"][name]
+    better, note = way["better"], f"; {way['note']}" if "note" in way else ""
     before, after, difference = row.get("before"), row["after"], row.get("difference")
     breakable = safe(name).replace("/", "/<wbr>").replace("[", "<wbr>[")
     head = [
-        f'<code>{breakable}</code> <span class="direction">{better} is better</span>',
+        f'<code>{breakable}</code> <span class="direction">{better} is better{safe(note)}</span>',
         plots.strip(name, after, before),
     ]
     counts = [_both(before, after, "n"), _both(before, after, "n_error")]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlsafe.evaluation.conditions import told_unlike
+
 SIDES = ("harm", "benign", "utility")
 
 SIDE_TITLES = {
@@ -108,6 +110,18 @@ def means(report: dict[str, Any]) -> list[Mean]:
     """The leading mean of each side that has one: harm, benign, utility."""
     found = (mean_of(report, side) for side in SIDES)
     return [mean for mean in found if mean is not None]
+
+
+def marks(report: dict[str, Any]) -> dict[str, str]:
+    """Note on metrics -> the mark that stands beside their names: ``*``, ``**`` ..."""
+    notes = dict.fromkeys(way["note"] for way in report["directions"].values() if "note" in way)
+    return {note: "*" * count for count, note in enumerate(notes, start=1)}
+
+
+def told_apart(report: dict[str, Any]) -> list[str]:
+    """One line where both sides were not measured under the same conditions."""
+    told = told_unlike(report["unlike"])
+    return [f"Before and after were measured under {told}; a difference may come of that alone."] if told else []
 
 
 def headline(report: dict[str, Any]) -> str:

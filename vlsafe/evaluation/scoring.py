@@ -179,9 +179,15 @@ def check_error_share(what: str, errors: Sequence[str], total: int) -> None:
         )
 
 
-def directions(items: Sequence[Item], names: Sequence[str], benchmarks: BenchmarkClasses) -> dict[str, dict[str, str]]:
-    """Full metric name -> ``{"side": harm | benign | utility, "better": lower | higher}``. A metric that joins several
-    sides counts as utility: a model cannot do well in it by refusing or answering everything."""
+def directions(
+    items: Sequence[Item], names: Sequence[str], benchmarks: BenchmarkClasses, judge: str
+) -> dict[str, dict[str, str]]:
+    """Full metric name -> ``{"side": harm | benign | utility, "better": lower | higher}``, and a ``note`` where the
+    number by ``judge`` is not the one that the set's authors report.
+
+    A metric that joins several sides counts as utility: a model cannot do well in it by refusing or answering
+    everything.
+    """
     sides: dict[str, set[str]] = defaultdict(set)
     for item in items:
         sides[item.scope].add(item.side)
@@ -199,5 +205,12 @@ def directions(items: Sequence[Item], names: Sequence[str], benchmarks: Benchmar
             )
         among = sides[scope] or sides[benchmark]
         side = min(among) if len(among) == 1 else SIDE_OF.get(metric, "utility")
-        result[name] = {"side": side, "better": better[kind]}
+        result[name] = {"side": side, "better": better[kind]} | _note(benchmarks[benchmark], kind, judge)
     return result
+
+
+def _note(benchmark: type[Benchmark], kind: str, judge: str) -> dict[str, str]:
+    theirs = benchmark.authors_judge and judge.startswith(benchmark.authors_judge)
+    if not benchmark.authors_decide or theirs or kind == "win_rate":
+        return {}
+    return {"note": f"not the authors' score: they decide by {benchmark.authors_decide}"}

@@ -18,6 +18,7 @@ from vlsafe.data.chat import end_of_turn, special_tokens
 from vlsafe.data.collate import Batch, Collate
 from vlsafe.data.encoding import IGNORE, Encoded, Encoding
 from vlsafe.models.backbones.base import Backbone
+from vlsafe.models.backbones.image_fit import fit_of
 from vlsafe.models.fingerprint import fingerprint
 from vlsafe.models.greedy import READ, greedy, suits
 from vlsafe.models.modes import evaluating
@@ -46,7 +47,8 @@ class ModelResponder:
         dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
         return {
             "weights": weights_fingerprint(self.model),
-            "template": self.encoding.fingerprint(),
+            **self.encoding.fingerprints(),
+            "image_fit": fit_of(self.backbone.processor),
             "system_prompt": self.backbone.system_prompt,
             "dtype": dtype,
         }

@@ -97,7 +97,7 @@ def _rights(before: Folder, after: Folder) -> Iterator[tuple[str, str, dict[str,
     old = outcomes(before.items, before.responses, before.verdicts, before.benchmarks)
     new = outcomes(after.items, after.responses, after.verdicts, after.benchmarks)
     names = [name for name in old if name.rpartition("/")[2] not in _COMPLEMENTS]
-    for name, way in directions(before.items, names, before.benchmarks).items():
+    for name, way in directions(before.items, names, before.benchmarks, before.judge).items():
         known = [each for each in old[name] if old[name][each] is not None and new[name][each] is not None]
         good = way["better"] == "higher"
         yield (

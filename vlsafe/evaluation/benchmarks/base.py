@@ -49,6 +49,12 @@ class Benchmark(ABC):
     }
     """Metric -> which way is better; a subclass adds its own metrics. Win rates come of a pair judge."""
 
+    authors_decide: ClassVar[str] = ""
+    """By what the set's authors decide, where a judge of ours gives another number; it stands beside each metric."""
+
+    authors_judge: ClassVar[str] = ""
+    """How the names of our judges begin that decide as the authors do."""
+
     joins_variants: ClassVar[bool] = False
     """Whether some metric is over several variants. A probe's variants would be counted in it, so there are none."""
 

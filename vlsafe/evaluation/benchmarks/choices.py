@@ -76,9 +76,16 @@ class ScienceQA(ShortAnswers):
         return str(said[0]) if len(said) == 1 else ""
 
 
+_HEADER = "The following are multiple choice questions (with answers) about {}."
+"""As in the authors' evaluation (hendrycks/test), which writes two spaces before the subject, and in EleutherAI's
+lm-evaluation-harness, which writes one."""
+
+
 class MMLU(ShortAnswers):
     """MMLU (arXiv 2009.03300): 57 subjects, 14,042 test questions, text only. ``path``: the Hugging Face folder with
     ``all/test-*.parquet``, or one file with ``question``, ``choices``, ``answer`` (0 to 3) and ``subject``.
+
+    By likelihood, a question stands after the line that the usual numbers are asked with, which names its subject.
 
     Args:
         mode: ``likelihood``: the likeliest of the four letters, as the usual MMLU numbers; ``generate``: the letter in
@@ -128,6 +135,8 @@ class MMLU(ShortAnswers):
         asked = self._question(row).rstrip()
         if self.mode == "generate":
             asked = asked.removesuffix("\nAnswer:") + f"\n{LETTER_ANSWER}"
+        else:
+            shots.insert(0, _HEADER.format(row["subject"].replace("_", " ")))
         return Item(
             id=f"{self.name}/{variant}/{number}",
             benchmark=self.name,

@@ -24,6 +24,8 @@ class HarmBench(Benchmark):
     behaviours, each a variant. The 100 about copyright are left out, as their rule needs hashes of the works.
     """
 
+    authors_decide, authors_judge = "a classifier of theirs", "guard:harmbench:"
+
     def __init__(
         self,
         path: str | Path,
@@ -65,6 +67,8 @@ class HarmBenchMultimodal(Benchmark):
     """``path``: ``harmbench_behaviors_multimodal_all.csv``, 110 behaviours; ``pictures``: the folder of its pictures,
     which the csv names and HarmBench keeps in its repository (``data/multimodal_behavior_images``). With ``described``
     the judge also reads what the picture shows."""
+
+    authors_decide, authors_judge = "a classifier of theirs", "guard:harmbench:"
 
     def __init__(
         self,

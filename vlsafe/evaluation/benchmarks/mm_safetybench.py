@@ -46,6 +46,8 @@ class MMSafetyBench(Benchmark):
         tiny: the authors' sample, ``TinyVersion_ID_List.json`` in the folder.
     """
 
+    authors_decide = "GPT-4 with a prompt for each kind of scenario"
+
     def __init__(
         self,
         path: str | Path,

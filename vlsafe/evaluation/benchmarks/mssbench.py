@@ -27,6 +27,7 @@ class MSSBench(Benchmark):
     """
 
     joins_variants = True
+    authors_decide = "GPT-4 in four classes"
     better = Benchmark.better | {"right": "higher"}
 
     def __init__(

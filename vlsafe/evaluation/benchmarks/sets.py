@@ -24,6 +24,10 @@ class DeclaredSet(TableBenchmark):
 
     declared: ClassVar[str]
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.authors_decide = SETS[cls.declared].get("authors_decide", "")
+
     def __init__(
         self,
         path: str | Path,
