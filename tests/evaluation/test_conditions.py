@@ -116,16 +116,15 @@ NOT_OURS = [
 
 
 @pytest.mark.parametrize("name", NOT_OURS)
-def test_a_score_that_is_not_the_authors_says_so(name: str) -> None:
+def test_a_score_that_is_not_the_authors_says_so(name: str, tmp_path: Path) -> None:
     kind = BENCHMARKS[name]
-    toy = Toy(Path())
-    items = [item for item in toy.load() if item.image is None]
+    items = Toy(tmp_path).load()
     (way,) = directions(items, ["toy[harm]/asr"], {"toy": kind}, "keyword:vlguard").values()
     assert way["note"].startswith("not the authors' score: they decide by ")
 
 
-def test_the_authors_own_judge_and_sets_judged_by_rules_have_no_such_note() -> None:
-    items = Toy(Path()).load()
+def test_the_authors_own_judge_and_sets_judged_by_rules_have_no_such_note(tmp_path: Path) -> None:
+    items = Toy(tmp_path).load()
     for kind, judge in ((BENCHMARKS["harmbench"], "guard:harmbench:x"), (BENCHMARKS["vlguard"], "keyword:vlguard")):
         assert directions(items, ["toy[harm]/asr"], {"toy": kind}, judge)["toy[harm]/asr"].keys() == {"side", "better"}
 
