@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from transformers.utils.logging import disable_progress_bar
@@ -26,9 +27,11 @@ from vlsafe.evaluation.stages import evaluate
 from vlsafe.evaluation.suites import Suite, opened, suite_named, suite_names
 from vlsafe.export import restored
 from vlsafe.models.backbones.base import Backbone
+from vlsafe.models.backbones.image_fit import CheckpointFit
 from vlsafe.models.backbones.pretrained import PretrainedVLLM
 from vlsafe.models.responder import ModelResponder
 from vlsafe.models.strength import with_adapter
+from vlsafe.protocol import asked_as, judged_by
 
 
 def main(argv: list[str]) -> int:
@@ -47,6 +50,7 @@ def measure(options: argparse.Namespace, processes: Processes) -> None:
     if options.baseline is not None and not (options.baseline / "metrics.json").is_file():
         raise DataError(f"--baseline {options.baseline} holds no metrics.json; name the --out of a finished evaluation")
     suite = suite_named(options.suite) if options.suite else listed(options.benchmarks, options.data)
+    protocol = judged_by(suite, options)
     judge, pair_judge = chosen_judge(options), chosen_pair_judge(options)
     for each in (judge, pair_judge):
         if each is not None:
@@ -64,26 +68,38 @@ def measure(options: argparse.Namespace, processes: Processes) -> None:
     responder: Responder
     if is_address(options.model):
         responder = ServedModel(options.model, options.concurrency)
+        protocol += ["template and image fit are the server's own"] if suite.template or suite.image_fit else []
     else:
         backbone, model = loaded(options)
+        protocol += asked_as(suite, options, backbone, model.config)
         responder = ModelResponder(model, backbone, options.batch_size)
         if options.batch_size > 1 and options.check_items:
             alone = ModelResponder(model, backbone, batch_size=1)
             check_batching(items, responder, alone, decoding, out, options.check_items, processes)
     evaluate(benchmarks, responder, judge, decoding, out, processes, pair_judge)
     if processes.first:
-        report(out, str(options.model), options.baseline, skipped)
+        told = [f"suite {options.suite}: {', '.join(protocol)}"] if protocol else []
+        report(out, str(options.model), options.baseline, skipped, told)
 
 
 def loaded(options: argparse.Namespace) -> tuple[Backbone, torch.nn.Module]:
-    """A checkpoint of a run (``.ckpt``), or whatever transformers loads, with the adapter if one is named."""
+    """A checkpoint of a run (``.ckpt``), or whatever transformers loads, with the adapter if one is named and then with
+    its processor, which holds the template and the image fit of the tuning."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if options.model.endswith(".ckpt"):
         if options.adapter is not None:
             raise ConfigError("--adapter is laid over a base model; a .ckpt holds what was tuned already")
         module = restored(Path(options.model)).model
         return module.backbone, module.model.to(device).eval()
-    backbone = PretrainedVLLM(options.model, template=options.template, dtype=options.dtype)
+    tuned = options.adapter is not None and (options.adapter / "processor_config.json").is_file()
+    backbone = PretrainedVLLM(
+        options.model,
+        image_fit=options.image_fit or "checkpoint",
+        processor=str(options.adapter) if tuned else None,
+        template=options.template,
+        dtype=options.dtype,
+    )
+    assert backbone.processor is not None  # what is wrong with it is told before weights load
     model = backbone.load_model()
     if options.adapter is not None:
         model = with_adapter(model, options.adapter, options.lora_strength)
@@ -140,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "--skip-missing", action="store_true", help="leave out benchmarks that cannot be had, listed in the report"
     )
     parser.add_argument("--baseline", type=Path, metavar="DIR", help="an earlier OUT of the same items to compare with")
-    add_judge_options(parser)
+    add_judge_options(parser, default=None)
     parser.add_argument("--pair-judge", help="api:MODEL@URL: win rates against the rivals' answers that items bring")
     parser.add_argument("--pair-judge-option", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--limit", type=int, help="items of each variant, drawn by seed")
@@ -158,6 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--adapter", type=Path, help="folder of an exported adapter, laid over MODEL, its base")
     parser.add_argument(
         "--lora-strength", type=float, default=1.0, metavar="S", help="of the adapter; 0 is MODEL itself, default: 1"
+    )
+    parser.add_argument(
+        "--image-fit",
+        choices=get_args(CheckpointFit),
+        help="pad: fill images up to a square, as LLaVA-1.5 was tuned; checkpoint: as its processor says, the default",
     )
     parser.add_argument("--template", choices=TEMPLATES.names(), help="chat template; default: the checkpoint's own")
     return parser

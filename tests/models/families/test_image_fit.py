@@ -87,3 +87,11 @@ def test_another_family_is_refused_before_weights_load(checkpoint: Path) -> None
     (checkpoint / "config.json").write_text(json.dumps(config | {"model_type": "llava_next"}))
     with pytest.raises(ConfigError, match=r"image_fit: pad is for LLaVA checkpoints.*is of type 'llava_next'"):
         assert padded(checkpoint).processor
+
+
+def test_an_adapter_s_own_processor_is_that_of_its_tuning(checkpoint: Path, tmp_path: Path) -> None:
+    padded(checkpoint).processor.save_pretrained(tmp_path / "adapter")
+    tuned = PretrainedVLLM(str(checkpoint), processor=str(tmp_path / "adapter")).processor
+    assert tuned.chat_template == padded(checkpoint).processor.chat_template
+    found = tuned.image_processor(noise((23, 16)), return_tensors="pt")["pixel_values"]
+    assert torch.equal(found, as_llava_does(noise((23, 16))))

@@ -14,11 +14,13 @@ from vlsafe.evaluation.judges.base import Judge
 from vlsafe.evaluation.pairs import PairJudge
 
 
-def add_judge_options(parser: argparse.ArgumentParser) -> None:
+def add_judge_options(parser: argparse.ArgumentParser, default: str | None = DEFAULT_JUDGE) -> None:
+    """``default``: None where a suite may name the judge."""
+    told = DEFAULT_JUDGE if default else f"the suite's, else {DEFAULT_JUDGE}"
     parser.add_argument(
         "--judge",
-        default=DEFAULT_JUDGE,
-        help=f"one of {', '.join(JUDGES)} (default: {DEFAULT_JUDGE}); * is a model, docs/judges.md shows how",
+        default=default,
+        help=f"one of {', '.join(JUDGES)} (default: {told}); * is a model, docs/judges.md shows how",
     )
     parser.add_argument(
         "--judge-option",

@@ -3,6 +3,9 @@
 ``paper``, ``quick`` and ``text`` are here; one of your own is a file of the same form::
 
     max_new_tokens = 256                 # of an answer, unless the benchmark or the command line says otherwise
+    judge = "keyword:vlguard"            # these three, unless the command line says otherwise
+    template = "llava_v1"                # for models whose own template opens an answer as this one does
+    image_fit = "pad"                    # for those of them that are of LLaVA's kind; see vlsafe.protocol
 
     [[benchmarks]]
     benchmark = "xstest"                 # a name of the table; what follows are the arguments of its class
@@ -20,6 +23,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from vlsafe.data.chat import TEMPLATES
 from vlsafe.errors import ConfigError, DataError, MissingDataError, VlsafeError
 from vlsafe.evaluation.benchmarks import BENCHMARKS
 from vlsafe.evaluation.benchmarks.base import Benchmark
@@ -28,6 +32,8 @@ from vlsafe.evaluation.benchmarks.table import TableBenchmark, declared_table
 MAX_NEW_TOKENS = 256
 """Of an answer, where neither the benchmark nor the suite says otherwise: the paper's protocol."""
 
+_PROTOCOL = ("max_new_tokens", "judge", "template", "image_fit")
+
 
 @dataclass(frozen=True, slots=True)
 class Suite:
@@ -35,6 +41,9 @@ class Suite:
 
     rows: tuple[Mapping[str, Any], ...]
     max_new_tokens: int = MAX_NEW_TOKENS
+    judge: str | None = None
+    template: str | None = None
+    image_fit: str | None = None
 
 
 def suite_names() -> list[str]:
@@ -56,16 +65,20 @@ def suite_named(name: str) -> Suite:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"suite {name}: not TOML ({error})") from error
-    unknown = sorted(content.keys() - {"benchmarks", "max_new_tokens"})
+    unknown = sorted(content.keys() - {"benchmarks", *_PROTOCOL})
     rows = content.get("benchmarks")
     if unknown or not isinstance(rows, list) or not all(isinstance(row, dict) and "benchmark" in row for row in rows):
         raise ConfigError(
-            f"suite {name}: it must hold [[benchmarks]] with a `benchmark` each, and may say max_new_tokens"
+            f"suite {name}: it must hold [[benchmarks]] with a `benchmark` each, and may say {', '.join(_PROTOCOL)}"
             + (f"; it knows no {', '.join(unknown)}" if unknown else "")
         )
     if folder is not None:
         rows = [row | {key: _relative(row[key], folder) for key in ("path", "pictures") if key in row} for row in rows]
-    return Suite(tuple(rows), content.get("max_new_tokens", MAX_NEW_TOKENS))
+    if content.get("template") is not None:
+        TEMPLATES[content["template"]]  # refuses what it does not know
+    if content.get("image_fit", "pad") != "pad":
+        raise ConfigError(f"suite {name}: image_fit is {content['image_fit']!r}; it may be 'pad', or left out")
+    return Suite(tuple(rows), **{key: content[key] for key in _PROTOCOL if key in content})
 
 
 def opened(suite: Suite, data: Path | None, limit: int | None, skip_missing: bool) -> tuple[list[Benchmark], list[str]]:
