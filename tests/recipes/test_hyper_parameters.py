@@ -55,6 +55,7 @@ def test_llava_s_recipes_are_its_scripts(name: str, monkeypatch: pytest.MonkeyPa
     assert run.model.weight_decay == told["weight_decay"]
     assert run.trainer.max_epochs == epochs
     assert run.datamodule._encoding_options["max_length"] == told["model_max_length"]
+    assert (run.datamodule.group_by_modality_length is not None) == (told.get("group_by_modality_length") == "True")
     assert run.model.backbone.image_fit == {"pad": "pad", "square": "crop"}[told["image_aspect_ratio"]]
     if script != PRETRAIN:
         assert run.datamodule.batch_size * run.trainer.accumulate_grad_batches == VLGUARD["batch"]

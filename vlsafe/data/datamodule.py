@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlsafe.data.collate import Batch, Collate
 from vlsafe.data.encoding import IGNORE, Encoded, Encoding
+from vlsafe.data.grouping import Grouping, described
 from vlsafe.data.loader import Loading, MixtureDataset, MixtureLoader, StepSampler
 from vlsafe.data.manifest import replay
 from vlsafe.data.mixture import Mixture, Part, check_parts
@@ -41,6 +42,9 @@ class ConversationData(L.LightningDataModule):
             error that names the records which differ. The rest of the config must ask for what it records.
         batch_size: samples a device and micro-batch; the global batch is ``batch_size x devices x
             trainer.accumulate_grad_batches``.
+        group_by_modality_length: windows of so many global batches, in which samples with images and samples without
+            come in global batches of their own, each sorted by length (:mod:`vlsafe.data.grouping`); None leaves the
+            mixture's order. It spares padding, and no rank waits for another's images.
         seed: decides the order, with nothing else.
         num_workers: processes that decode and encode; 0 does it in the training process.
         max_length: most tokens a sample; None for no limit.
@@ -60,6 +64,7 @@ class ConversationData(L.LightningDataModule):
         share_of: Literal["samples", "tokens"] = "samples",
         manifest: str | None = None,
         batch_size: int = 8,
+        group_by_modality_length: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
         max_length: int | None = 2048,
@@ -74,11 +79,16 @@ class ConversationData(L.LightningDataModule):
         check_parts(parts, samples)
         if batch_size < 1:
             raise ConfigError(f"data.batch_size is {batch_size}, must be at least 1")
+        if group_by_modality_length is not None and group_by_modality_length < 1:
+            raise ConfigError(
+                f"data.group_by_modality_length is {group_by_modality_length}: a window has at least 1 global batch"
+            )
         self.parts = parts
         self.samples = samples
         self.share_of = share_of
         self.manifest = manifest
         self.batch_size = batch_size
+        self.group_by_modality_length = group_by_modality_length
         self.seed = seed
         self.num_workers = num_workers
         self.padding_free = padding_free
@@ -183,8 +193,16 @@ class ConversationData(L.LightningDataModule):
         return DataLoader(records, batch_size=self.batch_size, sampler=mine, collate_fn=collate, **self._loading())
 
     def _steps(self) -> StepSampler:
-        samples = len(self.open())
-        return StepSampler(samples, self.batch_size, self.trainer.global_rank, self.trainer.world_size)
+        samples, trainer = len(self.open()), self.trainer
+        grouping = None
+        if self.group_by_modality_length is not None:
+            batch = self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+            grouping = Grouping(self._described, batch, self.group_by_modality_length, self.seed)
+        return StepSampler(samples, self.batch_size, trainer.global_rank, trainer.world_size, grouping)
+
+    def _described(self, step: int) -> tuple[bool, int]:
+        part, record = self.open().at(step)
+        return described(self.sources[part][record])
 
     def _loading(self) -> dict[str, Any]:
         # Workers that use several threads each would fight over the cores that training needs.

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vlsafe.data.collate import Batch, Collate
 from vlsafe.data.encoding import Encoded, Encoding
+from vlsafe.data.grouping import Grouping
 from vlsafe.data.mixture import Mixture
 from vlsafe.data.sources.base import Source
 
@@ -46,13 +47,17 @@ class StepSampler(Sampler[list[int]]):
     Args:
         samples: steps in one pass of the mixture.
         batch_size: samples a rank and micro-batch.
+        grouping: another order inside windows of steps; None is that of the steps.
     """
 
-    def __init__(self, samples: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, samples: int, batch_size: int, rank: int = 0, world_size: int = 1, grouping: Grouping | None = None
+    ) -> None:
         self.samples = samples
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
+        self.grouping = grouping
         self.epoch = 0
         self.start = 0
 
@@ -60,10 +65,13 @@ class StepSampler(Sampler[list[int]]):
         return -(-self.samples // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.epoch * len(self) * self.batch_size * self.world_size
+        samples = len(self) * self.batch_size * self.world_size
+        first = self.epoch * samples
         for batch in range(self.start, len(self)):
-            offset = first + (batch * self.world_size + self.rank) * self.batch_size
-            yield list(range(offset, offset + self.batch_size))
+            offset = (batch * self.world_size + self.rank) * self.batch_size
+            places = range(offset, offset + self.batch_size)
+            grouping = self.grouping
+            yield [first + place if grouping is None else grouping.at(place, first, samples) for place in places]
 
 
 @dataclass
