@@ -1,6 +1,7 @@
 """The door: ``python -m vlsafe VERB ...`` and the console script ``vlsafe``.
 
-Exit status: 0 success; 2 a usage or configuration error; 130 interrupted; 1 anything else.
+Exit status: 0 success; 2 a usage or configuration error; 130 interrupted; 143 stopped by SIGTERM or SIGUSR1; 1 anything
+else.
 """
 
 from __future__ import annotations
@@ -8,27 +9,40 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import traceback
 
 import vlsafe
 from vlsafe.account import program_begins
+from vlsafe.stopping import STOP, Stopped
 from vlsafe.verbs import VERBS, Verb
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb. ``argv`` excludes the program's name and defaults to the process's arguments."""
     program_begins()
-    argv = sys.argv[1:] if argv is None else argv
+    with STOP.watched():
+        return _until_stopped(sys.argv[1:] if argv is None else argv)
+
+
+def _until_stopped(argv: list[str]) -> int:
     try:
         status = _dispatch(argv)
         sys.stdout.flush()  # a reader that has gone away shows here, not after main has returned
         return status
-    except KeyboardInterrupt:
+    except Stopped as stop:
+        return stop.status
+    except KeyboardInterrupt:  # where another thread than the main one called, its signals are not ours
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         if not _reader_has_gone():
             raise
         return 1
+    except Exception:
+        if STOP.received is None:
+            raise
+        traceback.print_exc()  # of the stop, mostly: other processes of the run have ended already
+        return STOP.status
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -50,9 +64,11 @@ def _run(verb: Verb, argv: list[str]) -> int:
 
     from vlsafe.errors import VlsafeError
 
-    module, _, function = verb.target.partition(":")
+    module, _, name = verb.target.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    STOP.deliver()
     try:
-        status: int | None = getattr(importlib.import_module(module), function)(argv)
+        status: int | None = function(argv)
     except VlsafeError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status

@@ -31,9 +31,10 @@ from vlsafe.fetch.paths import use_cache
 from vlsafe.interpolation import register
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.planning.choosing import chosen_strategy, machine_here
-from vlsafe.resuming import CheckpointPlan, RunIdentity, checkpoint_to_resume
+from vlsafe.resuming import CheckpointPlan, RunIdentity, checkpoint_to_resume, to_the_end
 from vlsafe.run import EvaluationPlan, RunRecorder
 from vlsafe.run_metrics import set_metrics_aside
+from vlsafe.stopping import signals_stay_ours
 from vlsafe.strategies import STRATEGIES
 from vlsafe.strategies.waiting import StepWatch
 from vlsafe.studies.runs import flat
@@ -184,9 +185,12 @@ class VlsafeCLI(LightningCLI):
             "use_distributed_sampler": False,  # the Mixture already gives each rank its own samples
         }
         try:
-            return super()._instantiate_trainer(config, callbacks)
+            trainer = super()._instantiate_trainer(config, callbacks)
         except REFUSALS as error:
             raise told_by_us(error) or ConfigError(f"trainer: {error}") from error
+        signals_stay_ours(trainer)
+        to_the_end(trainer)
+        return trainer
 
     def _strategy(self, config: dict[str, Any]) -> Any:
         """Our strategies by name; any other is left to Lightning. What ``auto`` is depends on what ``fit`` needs."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loops.fit_loop import _FitLoop
 
 import vlsafe
 from vlsafe.checkpointing import newest_whole, require_whole, rest_of
@@ -131,6 +132,22 @@ class RunIdentity(Callback):
                 "the same with --resume_changed=true",
             ]
         )
+
+
+class _ToTheEnd(_FitLoop):
+    """Comes to ``on_train_end`` also where a run goes on from a checkpoint of its last step. Lightning's own loop skips
+    everything then, and a run that was stopped while it exported or evaluated would end without model and report."""
+
+    @property
+    def skip(self) -> bool:
+        return bool(self.trainer.limit_train_batches == 0 or self.max_batches == 0)
+
+
+def to_the_end(trainer: L.Trainer) -> None:
+    """Whatever step ``trainer`` goes on from, what follows the training is done."""
+    lightnings = trainer.fit_loop
+    trainer.fit_loop = _ToTheEnd(trainer, min_epochs=lightnings.min_epochs, max_epochs=lightnings.max_epochs)
+    trainer.fit_loop.epoch_loop = lightnings.epoch_loop
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ from vlsafe.models.responder import ModelResponder
 from vlsafe.run_metrics import put_metrics_back
 from vlsafe.run_report import final_values, gathered
 from vlsafe.step_account import StepAccount
-from vlsafe.stopping import StopSignals
+from vlsafe.stopping import STOP, Interrupted, Stopped
 
 
 class EvaluationPlan:
@@ -85,7 +85,6 @@ class RunRecorder(Checkpoint):
         self.plan = plan
         self.account = account
         self.steps = StepAccount(account)
-        self._stop = StopSignals()
         self._stopped = False
         self._first = True
 
@@ -128,20 +127,19 @@ class RunRecorder(Checkpoint):
         trainer.strategy.barrier()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._stop.begin()
+        STOP.defer()  # until everything trained is in a checkpoint; outside of training, files hold what is done
 
     def on_train_end(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
-        self._stop.end()
         if self._stopped:
-            config, checkpoint = self.directory / "config.yaml", self.directory / "checkpoints" / "interrupted.ckpt"
-            raise self._stop.error(
-                f"stopped at step {trainer.global_step}. Go on with:\n"
-                f"  python -m vlsafe fit --config {config} --ckpt_path {checkpoint}"
-            )
+            raise self._how_to_go_on(trainer, "interrupted.ckpt")
         if trainer.fast_dev_run:
+            STOP.deliver()
             return
         self.account.enter("last checkpoint")
         trainer.save_checkpoint(self.directory / "checkpoints" / "last.ckpt", weights_only=False)
+        if STOP.agreed(trainer):
+            raise self._how_to_go_on(trainer, "last.ckpt")
+        STOP.deliver()
         self.account.enter("export")
         whole = consolidated(pl_module)
         if self._first:
@@ -200,9 +198,17 @@ class RunRecorder(Checkpoint):
     # --- stopping when asked ------------------------------------------------------------------------------------------
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if not trainer.fit_loop._should_accumulate() and self._stop.agreed(trainer):
+        if not trainer.fit_loop._should_accumulate() and STOP.agreed(trainer):
             trainer.save_checkpoint(self.directory / "checkpoints" / "interrupted.ckpt", weights_only=False)
             self._stopped = trainer.should_stop = True  # this step is still logged; on_train_end says how to go on
 
+    def _how_to_go_on(self, trainer: L.Trainer, name: str) -> Interrupted:
+        config, checkpoint = self.directory / "config.yaml", self.directory / "checkpoints" / name
+        return STOP.error(
+            f"stopped at step {trainer.global_step}. Go on with:\n"
+            f"  python -m vlsafe fit --config {config} --ckpt_path {checkpoint}"
+        )
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._stop.end()
+        if isinstance(exception, Stopped) and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(STOP.received)  # the processes that this one has started

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fetch.loopback import Site
+from vlsafe.__main__ import main
 from vlsafe.fetch import command
 from vlsafe.fetch.asset import Asset, Part
 from vlsafe.fetch.catalogue import ASSETS, CATALOGUE
@@ -47,10 +50,11 @@ def test_an_interruption_says_how_to_go_on(
     two: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*args: object) -> Path:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("went on")
 
     monkeypatch.setattr("vlsafe.fetch.fetching.fetch", interrupted)
-    assert command.main(["xstest", "--cache", str(tmp_path)]) == 1
+    assert main(["fetch", "xstest", "--cache", str(tmp_path)]) == 130
     assert "run the same command again to go on from here" in capsys.readouterr().err
 
 

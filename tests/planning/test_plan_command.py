@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +106,29 @@ def test_the_batch_file_runs_the_plan(on_two: tuple[dict[str, Any], str], config
     assert batch.startswith("#!/bin/bash\n")
     for line in ("#SBATCH --nodes=1", "#SBATCH --ntasks-per-node=2", "#SBATCH --gpus-per-node=2"):
         assert f"{line}\n" in batch
-    command = batch[batch.index("srun") :].replace("\\\n", " ").split()
-    assert command[:7] == ["srun", "python", "-m", "vlsafe", "fit", "--config", str(config)]
-    assert {"--trainer.devices=2", "--trainer.accumulate_grad_batches=2", "--trainer.strategy=ddp"} <= set(command)
+    assert "#SBATCH --cpus-per-task=4\n" in batch and "#SBATCH --signal=SIGUSR1@120\n" in batch
+    assert subprocess.run(["bash", "-n"], input=batch, text=True, check=True).returncode == 0
+
+
+@pytest.mark.parametrize(("status", "requeued"), [(0, False), (1, False), (130, False), (143, True)])
+def test_the_batch_file_requeues_a_run_that_was_told_to_stop(
+    on_two: tuple[dict[str, Any], str], config: Path, tmp_path: Path, status: int, requeued: bool
+) -> None:
+    """Executed, with programs of this test in the place of SLURM's."""
+    for name, code in (("srun", status), ("scontrol", 0)):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $@" >> {tmp_path}/called\nexit {code}\n')
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "4711", "SLURM_CPUS_PER_TASK": "4"}
+    done = subprocess.run(["bash", "-c", on_two[1]], env=environment, capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    srun, *more = (tmp_path / "called").read_text().splitlines()
+    assert more == ["scontrol requeue 4711"] * requeued
+    words = srun.split()
+    where = words.index("python")
+    assert words[:where] == ["srun", "--kill-on-bad-exit=1", "--cpus-per-task=4"]
+    assert words[where : where + 6] == ["python", "-m", "vlsafe", "fit", "--config", str(config)]
+    assert {"--trainer.devices=2", "--trainer.accumulate_grad_batches=2", "--trainer.strategy=ddp"} <= set(words)
+    assert words[-1] == "--resume=auto"
 
 
 def test_a_table_without_data_says_what_was_given(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

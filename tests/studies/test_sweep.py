@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
+from tests.stopped import Told
 from vlsafe.__main__ import main
 
 pytestmark = pytest.mark.slow  # processes that start processes
@@ -115,6 +117,20 @@ def test_a_killed_sweep_goes_on_where_it_was(sweep: Any, tmp_path: Path, trial_d
     assert len(begun(tmp_path)) == 3 + trial_dies_too, waiting
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_a_sweep_that_is_told_to_stop_tells_its_trials(sweep: Any, tmp_path: Path, number: int, status: int) -> None:
+    """Two at a time; each gets SIGTERM, as a run's own processes do, and is taken up by the next sweep."""
+    (tmp_path / "gate").unlink()
+    path, out = sweep(), tmp_path / "study"
+    running = Told(["sweep", str(path), "--out", str(out), "--workers", "2"], tmp_path)
+    running.once(lambda _: len(begun(tmp_path)) == 2).tell(number)
+    assert running.status() == status, running.said
+    assert "Traceback" not in running.said and not _trials_of(out)
+    (tmp_path / "gate").touch()
+    assert main(["sweep", str(path), "--out", str(out), "--resume"]) == 0
+    assert [row["state"] for row in trials(out)] == ["complete"] * 3
+
+
 def _waits_in_first(out: Path) -> bool:
     """The first trial had not passed the gate: then it is the one that waits."""
     time.sleep(1.5)
@@ -122,13 +138,17 @@ def _waits_in_first(out: Path) -> bool:
 
 
 def _kill_trials(out: Path) -> None:
-    import psutil
+    for process in _trials_of(out):
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(5)
 
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if any(word.startswith(f"--run_dir={out}") for word in words):
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait(5)
+
+def _trials_of(out: Path) -> list[psutil.Process]:
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(word.startswith(f"--run_dir={out}") for word in process.info["cmdline"] or [])
+    ]
 
 
 def test_a_failing_trial_is_told_and_the_others_run(

@@ -24,6 +24,7 @@ from vlsafe.data.sources.base import Source
 from vlsafe.data.tokens import tokens_per_record
 from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
+from vlsafe.stopping import outlive_signals
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ class ConversationData(L.LightningDataModule):
 
     def _loading(self) -> dict[str, Any]:
         # Workers that use several threads each would fight over the cores that training needs.
-        workers = {"persistent_workers": True, "worker_init_fn": partial(_one_thread)} if self.num_workers else {}
+        workers = {"persistent_workers": True, "worker_init_fn": partial(_worker_begins)} if self.num_workers else {}
         return {
             "num_workers": self.num_workers,
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
@@ -244,7 +245,8 @@ class _Records(Dataset[Encoded]):
         return encoded
 
 
-def _one_thread(_: int) -> None:
+def _worker_begins(_: int) -> None:
     import torch
 
     torch.set_num_threads(1)
+    outlive_signals()

@@ -9,6 +9,7 @@ from pathlib import Path
 from vlsafe.errors import VlsafeError
 from vlsafe.fetch.catalogue import ASSETS, CATALOGUE, GROUPS, chosen
 from vlsafe.fetch.locate import default_cache
+from vlsafe.stopping import STOP, Stopped
 
 
 def main(argv: list[str]) -> int:
@@ -66,7 +67,7 @@ def _fetch_all(names: list[str], cache: Path) -> int:
                 paths[name] = fetch(CATALOGUE[name], cache, progress)
             except VlsafeError as error:
                 failures.append(str(error))
-            except KeyboardInterrupt:
+            except Stopped:
                 failures.append("interrupted; run the same command again to go on from here")
                 break
     width = max((len(name) for name in paths), default=0)
@@ -74,4 +75,5 @@ def _fetch_all(names: list[str], cache: Path) -> int:
         print(f"{name:<{width}}  {path}")
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
+    STOP.deliver()  # where it was interrupted, the status says so
     return 1 if failures else 0

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
     else:
         print_plan(plan, Console())
     if options.slurm is not None:
-        options.slurm.write_text(sbatch(plan, rest), encoding="utf-8")
+        options.slurm.write_text(sbatch(plan, rest, run.datamodule.num_workers), encoding="utf-8")
         print(f"wrote {options.slurm}: sbatch {options.slurm}", file=sys.stderr)
     return 0
 

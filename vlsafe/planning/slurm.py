@@ -7,14 +7,19 @@ import shlex
 
 from vlsafe.errors import ConfigError
 from vlsafe.planning.estimate import Estimate
+from vlsafe.stopping import Preempted
 
 SPARE = 1.5
 """Time asked for, over the time reckoned: for evaluation, export, and an estimate that is too fair."""
 
 
-def sbatch(plan: Estimate, argv: list[str]) -> str:
-    """The text of the file. ``argv``: what ``plan`` was asked, without its own options. Raises ConfigError when no
-    strategy fits."""
+FEWEST_CORES = 4
+"""Of a process that has no data workers: it decodes and encodes itself, in threads."""
+
+
+def sbatch(plan: Estimate, argv: list[str], workers: int = 0) -> str:
+    """The text of the file. ``argv``: what ``plan`` was asked, without its own options; ``workers``: of ``data``, a
+    core each beside two for training. Raises ConfigError when no strategy fits."""
     if plan.chosen is None:
         raise ConfigError(f"no batch file is written: {plan.why}")
     machine, pace = plan.machine, plan.chosen_pace
@@ -26,7 +31,8 @@ def sbatch(plan: Estimate, argv: list[str]) -> str:
         f"--trainer.accumulate_grad_batches={pace.accumulate}",
         f"--model.init_args.activation_checkpointing={str(plan.chosen.checkpointing == 'full').lower()}",
     ]
-    command = " \\\n  ".join(["srun python -m vlsafe fit", shlex.join(argv), *settings, *_strategy(plan)])
+    srun = "srun --kill-on-bad-exit=1 --cpus-per-task=$SLURM_CPUS_PER_TASK python -m vlsafe fit"
+    command = " \\\n  ".join([srun, shlex.join(argv), *settings, *_strategy(plan), "--resume=auto"])
     return f"""#!/bin/bash
 # {plan.why}
 # Reckoned: {pace.steps:,} steps of {pace.seconds:.3g} s, {pace.hours:.2g} hours; asked for: {SPARE:g} times that.
@@ -35,11 +41,19 @@ def sbatch(plan: Estimate, argv: list[str]) -> str:
 #SBATCH --nodes={machine.nodes}
 #SBATCH --ntasks-per-node={per_node}
 #SBATCH --gpus-per-node={per_node}
+#SBATCH --cpus-per-task={max(FEWEST_CORES, workers + 2)}
 #SBATCH --time={minutes // 60:02d}:{minutes % 60:02d}:00
 #SBATCH --signal=SIGUSR1@120
 #SBATCH --requeue
-set -euo pipefail
+#SBATCH --open-mode=append
+set -uo pipefail
 {command}
+status=$?
+# 143: told to stop, and saved. The same job goes on from there.
+if [ "$status" -eq {Preempted.exit_status} ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
 """
 
 

@@ -24,7 +24,7 @@ from vlsafe.evaluation.records import write_text
 from vlsafe.studies.board import WAITS, Board
 from vlsafe.studies.runs import Run, read_run
 from vlsafe.studies.stage_file import Stage
-from vlsafe.studies.trials import Running, last_words, launch, locked
+from vlsafe.studies.trials import Running, last_words, launch, locked, stop
 
 _FAILED, _CANNOT = "failed", "cannot begin"
 
@@ -77,8 +77,7 @@ class Pipeline:
             try:
                 self._bring_all()
             finally:
-                for _, running, _ in self._running.values():
-                    running.stop()
+                stop([running for _, running, _ in self._running.values()])
         problems = []
         for stage in self.stages:
             folder = self.folder(stage.name)

@@ -14,7 +14,7 @@ from vlsafe.evaluation.records import write_text
 from vlsafe.studies.board import Board
 from vlsafe.studies.search import open_search, values_of
 from vlsafe.studies.sweep_file import SweepFile
-from vlsafe.studies.trials import Running, folder_of, last_words, locked, measured, on_the_way, start
+from vlsafe.studies.trials import Running, folder_of, last_words, locked, measured, on_the_way, start, stop
 
 if TYPE_CHECKING:
     import optuna
@@ -50,8 +50,7 @@ class Sweep:
                     self._look()
                 board.show()
         finally:
-            for each in self.running:
-                each.stop()
+            stop(self.running)
             self._write()
         failed = [each.number for each in self.study.get_trials(deepcopy=False) if each.state.name == "FAIL"]
         if failed:
@@ -117,7 +116,7 @@ class Sweep:
             if status is None and not pruned:
                 continue
             if pruned:
-                each.stop()
+                stop([each])
                 self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
                 found = measured(each.folder, self.sweep.metric) if status == 0 else None

@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import subprocess
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -46,14 +48,24 @@ class Running:
     process: subprocess.Popen[bytes]
     lock: IO[str]
 
-    def stop(self, patience: float = 30.0) -> None:
-        """End the process and all that it has started: asked first, then made to."""
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, sign)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(patience)
-                return
+    def tell(self, number: int) -> None:
+        """Send a signal to the process and all that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+
+def stop(running: Sequence[Running], patience: float = 100.0) -> None:
+    """End the processes: all are asked first, so that each saves its step, and after ``patience`` seconds made to.
+    Clusters leave two minutes between their signal and the end."""
+    for each in running:
+        each.tell(signal.SIGTERM)
+    end = time.monotonic() + patience
+    for each in running:
+        try:
+            each.process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            each.tell(signal.SIGKILL)
+            each.process.wait()
 
 
 def start(sweep: SweepFile, number: int, values: Values, folder: Path, lock: IO[str], workers: int) -> Running:
