@@ -12,11 +12,12 @@ from vlsafe.fetch.paths import resolved
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="vlsafe convert",
-        description="Reads an original LLaVA-1.5 folder (also a LoRA one, with its --base), or MiniGPT-v2's checkpoint "
-        "file (with --base Llama-2-chat and --vision-tower eva_vit_g.pth). Writes a directory that transformers loads, "
-        "after every key has been matched, and prints what was done.",
+        description="Reads an original LLaVA-1.5 folder (also a LoRA one, with its --base), MiniGPT-v2's checkpoint "
+        "file (with --base Llama-2-chat and --vision-tower eva_vit_g.pth), or LLaVA's mm_projector.bin. Writes a "
+        "directory that transformers loads, of a projector one that backbones take as projector_weights, after every "
+        "key has been matched, and prints what was done.",
     )
-    parser.add_argument("source", type=_path, help="folder of an original LLaVA, or .pth file of MiniGPT-v2")
+    parser.add_argument("source", type=_path, help="folder of an original LLaVA, .pth of MiniGPT-v2, mm_projector.bin")
     parser.add_argument("out", nargs="?", type=Path, help="directory to write")
     parser.add_argument("--out", dest="named_out", metavar="OUT", type=Path, help="the same, as in other verbs")
     parser.add_argument("--base", type=_path, help="folder of the model that LoRA weights adapt; Llama-2-chat's")
@@ -30,8 +31,22 @@ def main(argv: list[str]) -> int:
     absent = [f"{path}: no such file or folder" for path in given if path is not None and not path.exists()]
     if absent:
         raise ConfigError(absent)
-    print(_minigpt(options) if options.source.is_file() else _llava(options))
+    print(_converted(options))
     return 0
+
+
+def _converted(options: argparse.Namespace) -> object:
+    from vlsafe.models.conversion.projector import convert_projector, is_projector
+
+    if not options.source.is_file():
+        return _llava(options)
+    if not is_projector(options.source):
+        return _minigpt(options)
+    given = [name for name in ("base", "vision_tower", "lora_alpha") if getattr(options, name) is not None]
+    if given:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigError(f"{options.source} is a projector alone; leave {names} out")
+    return convert_projector(options.source, options.out)
 
 
 def _path(text: str) -> Path:

@@ -19,10 +19,9 @@ from vlsafe.errors import ConfigError, VlsafeError
 from vlsafe.models.adaptation import original_name
 from vlsafe.models.fingerprint import fingerprint
 from vlsafe.models.module import SafetyFineTuning
+from vlsafe.models.projector_weights import FILE
 from vlsafe.models.responder import end_tokens
 from vlsafe.models.strength import FACTS, base_tensors, merged
-
-PROJECTOR = "projector.safetensors"
 
 
 def export_adapter(module: SafetyFineTuning, directory: Path, card: str) -> Path | None:
@@ -37,7 +36,7 @@ def export_adapter(module: SafetyFineTuning, directory: Path, card: str) -> Path
     with written_whole(directory) as target:
         # embeddings are saved where the component table trains them; PEFT's guess would ask the hub
         model.save_pretrained(target, save_embedding_layers=False)
-        save_file(_projector(module), target / PROJECTOR, metadata={"format": "pt"})
+        save_file(_projector(module), target / FILE, metadata={"format": "pt"})
         module.backbone.processor.save_pretrained(target)
         base = None if module.components.quantises else fingerprint(base_tensors(model))
         _write_facts(module, target, kind="adapter", base_weights=base)

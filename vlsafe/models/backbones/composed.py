@@ -29,6 +29,7 @@ from vlsafe.models.backbones.pieces import opened
 from vlsafe.models.encoders import Weights, vision_encoder_of
 from vlsafe.models.encoders.base import ImageFit, VisionEncoder
 from vlsafe.models.encoders.fused import PatchFeatures
+from vlsafe.models.projector_weights import PREFIX, projector_file, put_projector
 from vlsafe.models.projectors import PROJECTORS
 from vlsafe.strategies.filling import cast, read_now, values
 
@@ -53,6 +54,8 @@ class ComposedVLLM(Backbone):
         vision_tokens: ``patches`` leaves out class token and registers, ``all`` keeps them as picture tokens. Leaving
             out registers is more than LLaVA's class can do, so such a checkpoint needs vlsafe to load.
         projector_seed: seed of the projector's random weights.
+        projector_weights: the projector's weights instead: a folder that ``vlsafe convert mm_projector.bin`` or the
+            export of an adapter wrote, or the ``projector.safetensors`` in it.
     """
 
     padding_free = True
@@ -67,6 +70,7 @@ class ComposedVLLM(Backbone):
         image_size: int | None = None,
         vision_tokens: VisionTokens = "patches",
         projector_seed: int = 0,
+        projector_weights: str | None = None,
         template: str | None = "chatml",
         system_prompt: str | None = None,
         attention: Attention = "auto",
@@ -75,6 +79,8 @@ class ComposedVLLM(Backbone):
         super().__init__(template, system_prompt, attention, dtype)
         self.language_model = language_model
         self.projector = PROJECTORS[projector]
+        self.projector_weights = projector_weights
+        self._kind = projector
         self.image_fit = image_fit
         self.vision_tokens = vision_tokens
         self.projector_seed = projector_seed
@@ -87,6 +93,8 @@ class ComposedVLLM(Backbone):
         return PatchFeatures([self._named]) if beyond_llava else self._named
 
     def load_processor(self) -> ProcessorMixin:
+        if self.projector_weights is not None:
+            projector_file(self.projector_weights)  # told before any weight is read
         tokenizer, own_template = self._tokenizer()
         tokenizer.add_tokens([AddedToken(IMAGE_TOKEN, special=True)])  # beside its own special tokens, not for them
         return LlavaProcessor(
@@ -143,6 +151,10 @@ class ComposedVLLM(Backbone):
         return {"projector_hidden_act": self.projector.activation}
 
     def _start_projector(self, model: LlavaForConditionalGeneration, language: PreTrainedModel) -> None:
+        if self.projector_weights is not None:
+            names = {name for name, _ in model.named_parameters() if name.startswith(PREFIX)}
+            put_projector(model, names, self.projector_weights, self._kind)
+            return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.projector_seed)
             words = values(language.get_input_embeddings().weight)

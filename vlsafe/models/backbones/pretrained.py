@@ -22,6 +22,7 @@ from vlsafe.models.backbones.families import FAMILIES, PADDING_FREE
 from vlsafe.models.backbones.families.base import Family
 from vlsafe.models.backbones.image_fit import CheckpointFit, pad_to_square
 from vlsafe.models.backbones.pieces import opened
+from vlsafe.models.projector_weights import projector_file, put_projector
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class PretrainedVLLM(Backbone):
         image_fit: ``checkpoint`` fits images as its processor says; ``pad`` fills them up to a square first, as
             LLaVA-1.5 was tuned and as its checkpoint on the hub does not
             (:func:`vlsafe.models.backbones.image_fit.pad_to_square`).
+        projector_weights: the projector's weights in place of the checkpoint's, as for :class:`vlsafe.ComposedVLLM`.
         processor: folder of another processor to use, such as that of an exported adapter; None is the checkpoint's.
     """
 
@@ -50,6 +52,7 @@ class PretrainedVLLM(Backbone):
         trust_remote_code: bool = False,
         random_weights: bool = False,
         image_fit: CheckpointFit = "checkpoint",
+        projector_weights: str | None = None,
         processor: str | None = None,
         template: str | None = None,
         system_prompt: str | None = None,
@@ -59,6 +62,7 @@ class PretrainedVLLM(Backbone):
         super().__init__(template, system_prompt, attention, dtype)
         self.checkpoint = checkpoint
         self.image_fit = image_fit
+        self.projector_weights = projector_weights
         self._processor_path = processor
         self.random_weights = random_weights
         self._options = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -77,6 +81,8 @@ class PretrainedVLLM(Backbone):
         return self.config.model_type in PADDING_FREE
 
     def load_processor(self) -> ProcessorMixin:
+        if self.projector_weights is not None:
+            projector_file(self.projector_weights)  # told before any weight is read
         path = self._path() if self._processor_path is None else resolved(self._processor_path)
         processor = self.family.load_processor(path, self.config, **self._options)
         if self.image_fit == "pad":
@@ -96,6 +102,9 @@ class PretrainedVLLM(Backbone):
             )
         model.set_attn_implementation({"text_config": self.text_attention})
         self.family.prepare(model)
+        if self.projector_weights is not None:
+            names = {name for name, component in self.component_of(model).items() if component == "projector"}
+            put_projector(model, names, self.projector_weights)
         for line in self._found(model):
             logger.info(line)
         return model

@@ -37,8 +37,8 @@ class SwappedVLLM(ComposedVLLM):
         keep_projector: take over the checkpoint's projector instead, for an encoder whose features mean the same, such
             as the same one tuned further. An error where the widths differ.
         revision: commit, tag or branch of the checkpoint on the hub.
-        vision_encoder, vision_weights, projector, image_fit, image_size, vision_tokens, projector_seed: as for
-            :class:`ComposedVLLM`; ``projector`` is not read where the checkpoint's is kept.
+        vision_encoder, vision_weights, projector, image_fit, image_size, vision_tokens, projector_seed,
+            projector_weights: as for :class:`ComposedVLLM`; ``projector`` is not read where the checkpoint's is kept.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class SwappedVLLM(ComposedVLLM):
         image_size: int | None = None,
         vision_tokens: VisionTokens = "patches",
         projector_seed: int = 0,
+        projector_weights: str | None = None,
         revision: str | None = None,
         template: str | None = None,
         system_prompt: str | None = None,
@@ -67,11 +68,14 @@ class SwappedVLLM(ComposedVLLM):
             image_size=image_size,
             vision_tokens=vision_tokens,
             projector_seed=projector_seed,
+            projector_weights=projector_weights,
             template=template,
             system_prompt=system_prompt,
             attention=attention,
             dtype=dtype,
         )
+        if keep_projector and projector_weights is not None:
+            raise ConfigError("keep_projector takes the checkpoint's projector, projector_weights another; name one")
         self.checkpoint = checkpoint
         self.keep_projector = keep_projector
         self.revision = revision
