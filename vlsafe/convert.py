@@ -23,6 +23,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--base", type=_path, help="folder of the model that LoRA weights adapt; Llama-2-chat's")
     parser.add_argument("--vision-tower", type=_path, help="CLIP folder, or EVA ViT-g's file")
     parser.add_argument("--lora-alpha", type=float, help="of MiniGPT-v2's LoRA weights, where its file does not say it")
+    parser.add_argument(
+        "--keep-lora",
+        action="store_true",
+        help="leave MiniGPT-v2's LoRA weights an adapter, OUT/adapter, instead of merging them",
+    )
     options = parser.parse_args(argv)
     if (options.out is None) == (options.named_out is None):
         parser.error("name the directory to write, once: vlsafe convert SOURCE OUT, or --out OUT")
@@ -43,6 +48,7 @@ def _converted(options: argparse.Namespace) -> object:
     if not is_projector(options.source):
         return _minigpt(options)
     given = [name for name in ("base", "vision_tower", "lora_alpha") if getattr(options, name) is not None]
+    given += ["keep_lora"] if options.keep_lora else []
     if given:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ConfigError(f"{options.source} is a projector alone; leave {names} out")
@@ -58,6 +64,8 @@ def _llava(options: argparse.Namespace) -> object:
 
     if options.lora_alpha is not None:
         raise ConfigError("--lora-alpha is for MiniGPT-v2; a LoRA checkpoint of LLaVA says its own")
+    if options.keep_lora:
+        raise ConfigError("--keep-lora is for MiniGPT-v2; PEFT loads a LoRA checkpoint of LLaVA's on its own base")
     return convert_llava(options.source, options.out, options.base, options.vision_tower)
 
 
@@ -71,4 +79,6 @@ def _minigpt(options: argparse.Namespace) -> object:
             f"{options.source} is a file, so MiniGPT-v2's checkpoint: name its other parts with {names} "
             "(Llama-2-chat's folder, eva_vit_g.pth)"
         )
-    return convert_minigpt(options.source, options.out, options.base, options.vision_tower, options.lora_alpha)
+    return convert_minigpt(
+        options.source, options.out, options.base, options.vision_tower, options.lora_alpha, keep_lora=options.keep_lora
+    )

@@ -91,6 +91,7 @@ def test_minigpt_s_recipes_are_its_yaml(name: str, monkeypatch: pytest.MonkeyPat
     assert (language.rank, language.alpha) == (model["lora_r"], model["lora_alpha"])
     assert language.dropout == defaults(MINIGPT_MODEL)["lora_dropout"] == 0.05
     assert language.targets == ["q_proj", "v_proj"]
+    assert run.model.adapter == f"{run.model.backbone.checkpoint}/adapter"  # `ckpt` is loaded with its LoRA weights
     assert language.learning_rate == run.model.components.projector.learning_rate == told["init_lr"]
     assert VLGUARD["post-hoc, MiniGPT-v2"] == (language.learning_rate, run.trainer.max_epochs)
     assert run.model.weight_decay == told["weight_decay"] == 0.05

@@ -16,7 +16,7 @@ def consolidated(module: SafetyFineTuning) -> SafetyFineTuning:
     state = module.sharded.trained()
     if module.global_rank != 0:
         return module
-    together = SafetyFineTuning(module.backbone, module.components, module.objective)
+    together = SafetyFineTuning(module.backbone, module.components, module.objective, module.adapter)
     together.configure_model()
     together.load_state_dict(state, strict=False)
     together.seen = module.seen

@@ -21,7 +21,7 @@ from vlsafe.models.fingerprint import fingerprint
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.projector_weights import FILE
 from vlsafe.models.responder import end_tokens
-from vlsafe.models.strength import FACTS, base_tensors, merged
+from vlsafe.models.strength import FACTS, ONE_STRENGTH, base_tensors, merged
 
 
 def export_adapter(module: SafetyFineTuning, directory: Path, card: str) -> Path | None:
@@ -63,6 +63,8 @@ def export_model(
     """
     if module.model is None:
         raise VlsafeError("nothing to export: the model has not been loaded")
+    if strength != 1 and module.adapter is not None:
+        raise ConfigError(ONE_STRENGTH.format(strength, module.adapter))
     if strength != 1 and not isinstance(module.model, PeftModel):
         raise ConfigError(f"LoRA strength {strength} needs adapters, and this run has none; leave it at 1")
     model = merge(module, strength)
@@ -118,6 +120,7 @@ def _write_facts(module: SafetyFineTuning, target: Path, **facts: Any) -> None:
         "vlsafe": __version__,
         **facts,
         "base": model.config.name_or_path or None,
+        "went_on_from": module.adapter,
         "dtype": str(model.dtype).removeprefix("torch."),
         "trained": module.trained,
     }

@@ -22,6 +22,7 @@ from vlsafe.errors import ConfigError, VlsafeError
 from vlsafe.models.adaptation import Plan, adapted_by, components_of, planned, set_modes
 from vlsafe.models.backbones.base import Backbone, Component
 from vlsafe.models.components import Components
+from vlsafe.models.initial_adapter import adapter_folder, start_from
 from vlsafe.models.loading import loaded
 from vlsafe.models.responder import generated
 from vlsafe.models.schedule import Schedule, Shape, limited, optimizer_steps, refuse_odd_rates, scheduled
@@ -44,6 +45,8 @@ class SafetyFineTuning(L.LightningModule):
         backbone: the VLLM; ``vlsafe.ComposedVLLM``, ``vlsafe.PretrainedVLLM`` or a subclass of ``vlsafe.Backbone``.
         components: what trains, and how fast.
         objective: how a batch becomes a loss.
+        adapter: folder of a PEFT adapter whose training goes on; its layers, ranks and scale must be the table's. None
+            starts new ones, which change nothing at first.
         schedule: shape of the learning rate after warm-up.
         warmup_ratio: share of the optimizer steps spent on linear warm-up.
         warmup_steps: their number, in place of a share.
@@ -61,6 +64,7 @@ class SafetyFineTuning(L.LightningModule):
         backbone: Backbone,
         components: Components,
         objective: Objective | None = None,
+        adapter: str | None = None,
         schedule: Shape = "cosine",
         warmup_ratio: float = 0.03,
         warmup_steps: int | None = None,
@@ -78,6 +82,9 @@ class SafetyFineTuning(L.LightningModule):
         refuse_odd_rates(components, warmup_steps, warmup_start, min_learning_rate)
         self.backbone = backbone
         self.components = components
+        self.adapter = adapter
+        if adapter is not None and not any(tuning.adapts for _, tuning in components.items()):
+            raise ConfigError("model.adapter is to go on training, but model.components trains none (train: lora)")
         self.objective = objective or SFT()
         self.schedule: Shape = schedule
         self.warmup_ratio = warmup_ratio
@@ -102,6 +109,8 @@ class SafetyFineTuning(L.LightningModule):
     def setup(self, stage: str) -> None:
         """The processor first: it is cheap, and what is missing is told before any weight is read."""
         assert self.backbone.processor is not None
+        if self.adapter is not None:
+            adapter_folder(self.adapter)
 
     def configure_model(self) -> None:
         """Load and adapt the model, once; Lightning may call this again."""
@@ -111,6 +120,8 @@ class SafetyFineTuning(L.LightningModule):
         model.config.use_cache = False
         self.plan = planned(model, self.backbone, self.components)
         self.model = adapted_by(self.plan, model)
+        if self.adapter is not None:
+            start_from(self.model, self.adapter)
         if self.activation_checkpointing:
             recompute(self._plain(), self.activation_checkpointing, components_of(self._plain(), self.plan))
         if self.sharded:
@@ -135,8 +146,9 @@ class SafetyFineTuning(L.LightningModule):
 
     @contextmanager
     def before_tuning(self) -> Iterator[None]:
-        """The model without its adapters; before the first step that is the very model, and it answers faster."""
-        if not isinstance(self.model, PeftModel):
+        """The model as it is before the first step: without its adapters, which change nothing yet, it answers faster.
+        An adapter that goes on is part of that model and stays."""
+        if not isinstance(self.model, PeftModel) or self.adapter is not None:
             yield
             return
         trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}

@@ -19,6 +19,9 @@ FACTS = "vlsafe.json"
 """Beside an exported model or adapter: what it is and what it belongs to."""
 
 
+ONE_STRENGTH = "LoRA strength {}: this adapter went on from {}, so weakening it would undo that one too; leave it at 1"
+
+
 def check_strength(strength: float) -> None:
     """Raises ConfigError unless it is a finite number. Values beyond 0 and 1 go on in the same direction."""
     if not math.isfinite(strength):
@@ -71,6 +74,9 @@ def with_adapter(model: PreTrainedModel, folder: Path | str, strength: float = 1
     if not (folder / "adapter_config.json").is_file():
         raise DataError(f"{folder} holds no adapter (no adapter_config.json); a whole model is loaded as it is")
     _check_base(model, folder / FACTS)
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8")) if (folder / FACTS).is_file() else {}
+    if strength != 1 and facts.get("went_on_from"):
+        raise ConfigError(ONE_STRENGTH.format(strength, facts["went_on_from"]))
     return merged(PeftModel.from_pretrained(model, folder), strength)
 
 

@@ -1,4 +1,4 @@
-"""LoRA weights merged into the weights that they adapt: ``W + scale * B @ A`` (Hu et al. 2021, arXiv 2106.09685)."""
+"""LoRA weights, kept or merged into what they adapt: ``W + scale * B @ A`` (Hu et al. 2021, arXiv 2106.09685)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vlsafe.errors import DataError
+from vlsafe.models.components import Tuning
+from vlsafe.models.lora import lora_config
 
 # Key names are PEFT's: `base_model.model.` before the adapted model's own, `.default` since its version 0.3.
 _KEY = re.compile(r"^(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight$")
@@ -26,12 +29,36 @@ class Delta:
     scale: float
 
     @property
+    def alpha(self) -> float:
+        return self.scale * self.a.shape[0]
+
+    @property
     def shape(self) -> tuple[int, int]:
         return self.b.shape[0], self.a.shape[1]
 
     def onto(self, weight: Tensor) -> Tensor:
         """``weight`` [outputs, inputs] with the delta, computed in fp32 and rounded once, to the weight's own type."""
         return (weight.float() + self.b.float() @ self.a.float() * self.scale).to(weight.dtype)
+
+
+def save_adapter(deltas: Mapping[str, Delta], folder: Path) -> None:
+    """``deltas``, by path of the adapted module, as a PEFT adapter in ``folder``."""
+    adapted = {path: Tuning("lora", rank=delta.a.shape[0], alpha=_whole(delta.alpha)) for path, delta in deltas.items()}
+    lora_config(adapted, saved=[], tied=False).save_pretrained(folder)
+    halves = {
+        f"base_model.model.{path}.lora_{side}.weight": tensor.contiguous()
+        for path, delta in deltas.items()
+        for side, tensor in (("A", delta.a), ("B", delta.b))
+    }
+    file = folder / "adapter_model.safetensors"
+    save_file(halves, file, metadata={"format": "pt"})
+    file.chmod(0o644)  # safetensors makes its files private
+
+
+def _whole(alpha: float) -> int:
+    if alpha != round(alpha):
+        raise DataError(f"the LoRA weights have alpha {alpha:g}, PEFT's is a whole number; convert without --keep-lora")
+    return round(alpha)
 
 
 def is_lora(key: str) -> bool:

@@ -28,6 +28,7 @@ from vlsafe.models.conversion.tokenizers import add_special, tokenizer_of
 from vlsafe.models.minigpt import MiniGPTv2Config, MiniGPTv2ForConditionalGeneration
 from vlsafe.models.minigpt.processing import IMAGE_TOKEN, processor_of
 
+ADAPTER = "adapter"
 _LANGUAGE = "llama_model."
 _EMBEDDINGS, _HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 _NORM = "model.vision_tower.post_layernorm."
@@ -53,8 +54,9 @@ def convert_minigpt(
     eva: Path,
     lora_alpha: float | None = None,
     vision: Blip2VisionConfig | None = None,
+    keep_lora: bool = False,
 ) -> Converted:
-    """Write ``out`` from MiniGPT-v2's parts, its LoRA weights merged.
+    """Write ``out`` from MiniGPT-v2's parts, its LoRA weights merged, or as a PEFT adapter in ``out/adapter``.
 
     Args:
         checkpoint: the ``.pth`` file.
@@ -62,6 +64,8 @@ def convert_minigpt(
         eva: EVA ViT-g, ``eva_vit_g.pth``.
         lora_alpha: of the LoRA weights (scale ``alpha / rank``); needed where the checkpoint does not say it.
         vision: sizes of the encoder; None for EVA ViT-g at 448 pixels.
+        keep_lora: leave the language model as it was before MiniGPT-v2's LoRA, which stays an adapter; its training can
+            go on (``model.adapter``), as in MiniGPT-v2's own stages.
 
     Raises:
         DataError: keys missing, unexpected or of another shape (all listed), files damaged or of another layout.
@@ -75,7 +79,9 @@ def convert_minigpt(
         config.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         config.text_config.vocab_size = vocabulary(len(tokenizer), rows)
         deltas = _deltas(checkpoint, lora_alpha)
-        plan = _planned(config, rows, [[checkpoint], [eva], shards.weight_files(llama)], deltas)
+        if keep_lora and not deltas:
+            raise ConfigError(f"--keep-lora: {checkpoint} holds no LoRA weights")
+        plan = _planned(config, rows, [[checkpoint], [eva], shards.weight_files(llama)], deltas, not keep_lora)
         embeddings = plan.steps[_EMBEDDINGS]
         config.dtype = shards.header(embeddings.file)[embeddings.keys[0]].dtype if embeddings.file else torch.float16
         writer = carried_out(plan, folder, config.dtype)
@@ -83,6 +89,9 @@ def convert_minigpt(
         ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
         GenerationConfig(**ends).save_pretrained(folder)
         processor_of(tokenizer, config).save_pretrained(folder)
+        if keep_lora:
+            paths = {_language_name(f"{path}.weight").removesuffix(".weight"): d for path, d in deltas.items()}
+            lora.save_adapter(paths, folder / ADAPTER)
     facts = {
         "from": f"MiniGPT-v2, {checkpoint}, on {llama} with {eva}",
         "vocabulary": f"{rows} -> {config.text_config.vocab_size} rows, {IMAGE_TOKEN} among them",
@@ -93,6 +102,8 @@ def convert_minigpt(
         "scale of LoRA": ", ".join(sorted({f"{delta.scale:g}" for delta in deltas.values()}))
         or "no LoRA weights there",
     }
+    if keep_lora:
+        facts["LoRA"] = f"kept, {len(deltas)} layers: {out / ADAPTER}"
     return Converted(out, facts | counted(plan, writer, config.dtype))
 
 
@@ -136,13 +147,15 @@ def _told_alpha(content: dict[str, Any]) -> float | None:
     return None if alpha is None else float(alpha)
 
 
-def _planned(config: MiniGPTv2Config, rows: int, parts: list[list[Path]], deltas: dict[str, lora.Delta]) -> Plan:
+def _planned(
+    config: MiniGPTv2Config, rows: int, parts: list[list[Path]], deltas: dict[str, lora.Delta], merge: bool
+) -> Plan:
     language = partial(_language_step, grows=config.text_config.vocab_size - rows)
     tower = partial(_tower_step, config=config)
 
     def of_checkpoint(key: str) -> Step | None:
         if lora.is_lora(key):
-            return None  # merged, see deltas
+            return None  # merged or kept, see deltas
         if key.startswith("visual_encoder."):
             return tower(key.removeprefix("visual_encoder."), before="visual_encoder.")
         if key.startswith(_LANGUAGE):
@@ -159,7 +172,8 @@ def _planned(config: MiniGPTv2Config, rows: int, parts: list[list[Path]], deltas
     }
     steps: tuple[Callable[[str], Step | None], ...] = (of_checkpoint, tower, language)
     sources = [Source(files, step) for files, step in zip(parts, steps, strict=True)]
-    plan = planned(expected, sources, norm, {_language_name(f"{path}.weight"): d for path, d in deltas.items()})
+    targets = {_language_name(f"{path}.weight"): delta for path, delta in deltas.items()}
+    plan = planned(expected, sources, norm, targets, merge)
     plan.left_out = [key for key in plan.left_out if not lora.is_lora(key)]
     return plan
 

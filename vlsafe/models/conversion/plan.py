@@ -57,11 +57,13 @@ def planned(
     sources: Sequence[Source],
     constants: Mapping[str, Callable[[], Tensor]],
     deltas: Mapping[str, Delta],
+    merge: bool = True,
 ) -> Plan:
     """The plan for a model whose tensors are ``expected`` (name -> shape).
 
-    A source earlier in the list wins over a later one; ``constants`` fill what none has. Raises one DataError that
-    lists every missing and unexpected key and every wrong shape.
+    A source earlier in the list wins over a later one; ``constants`` fill what none has. ``deltas`` must fit, and are
+    added to their weights unless ``merge`` is off. Raises one DataError that lists every missing and unexpected key and
+    every wrong shape.
     """
     plan, problems = Plan(shapes=dict(expected)), []
     for source in sources:
@@ -78,9 +80,10 @@ def planned(
             problems.append(f"shape: LoRA weights for {name} give {list(delta.shape)}, not {_size(expected[name])}")
     if problems:
         raise DataError(problems)
-    for name, delta in deltas.items():
-        plan.steps[name] = _merging(plan.steps[name], delta)
-    plan.merged = len(deltas)
+    if merge:
+        for name, delta in deltas.items():
+            plan.steps[name] = _merging(plan.steps[name], delta)
+        plan.merged = len(deltas)
     return plan
 
 
