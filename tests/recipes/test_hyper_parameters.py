@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from original_scripts import (
     FINETUNE,
     FINETUNE_LORA,
@@ -19,6 +21,8 @@ from original_scripts import (
     minigpt,
     zero3,
 )
+from transformers import TrainingArguments
+from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
 from vlsafe.cli import VlsafeCLI, built
 
@@ -82,6 +86,15 @@ def test_nothing_is_clipped_where_the_original_does_not(name: str, monkeypatch: 
     """``transformers`` writes its max_grad_norm over "auto" alone, and DeepSpeed clips only where the key is there."""
     assert "gradient_clipping" not in zero3()
     assert recipe(name, monkeypatch).trainer.gradient_clip_val is None
+
+
+@pytest.mark.parametrize(("config", "clipping"), [(zero3(), None), (zero3() | {"gradient_clipping": "auto"}, 1.0)])
+def test_transformers_fills_in_its_clipping_over_auto_alone(config: dict[str, Any], clipping: float | None) -> None:
+    """By the Trainer's own code, as it stands in ``trainer_config_process``."""
+    theirs = HfDeepSpeedConfig(config)
+    theirs.mismatches = []
+    HfTrainerDeepSpeedConfig.fill_match(theirs, "gradient_clipping", TrainingArguments().max_grad_norm, "max_grad_norm")
+    assert theirs.get_value("gradient_clipping") == clipping and theirs.mismatches == []
 
 
 @pytest.mark.parametrize("name", ["minigpt_v2_mixed", "minigpt_v2_posthoc"])

@@ -12,8 +12,10 @@ from family_llava import FAMILY
 from PIL import Image
 from transformers import AutoProcessor, CLIPImageProcessorPil
 
-from vlsafe import PretrainedVLLM
+from vlsafe import PretrainedVLLM, SafetyFineTuning
 from vlsafe.errors import ConfigError
+from vlsafe.models.adaptation import Components, Tuning
+from vlsafe.models.export import export_model
 
 MEAN = (122, 116, 104)
 """CLIP's mean colour, ``int(255 * mean)``, as it stands in LLaVA's llava/conversation.py too."""
@@ -80,6 +82,17 @@ def test_a_saved_processor_pads_in_plain_transformers(checkpoint: Path, tmp_path
     again = PretrainedVLLM(str(tmp_path / "out")).processor.image_processor
     assert torch.equal(again(noise((9, 41)), return_tensors="pt")["pixel_values"], as_llava_does(noise((9, 41))))
     assert "images become squares by: pad" in PretrainedVLLM(str(tmp_path / "out")).inferred()
+
+
+def test_an_export_pads_and_plain_transformers_reads_it(checkpoint: Path, tmp_path: Path) -> None:
+    module = SafetyFineTuning(padded(checkpoint), Components(Tuning(), Tuning("full", 1e-3)))
+    module.configure_model()
+    out = export_model(module, tmp_path / "model", "card")
+    told = json.loads((out / "processor_config.json").read_text())["image_processor"]
+    assert told["do_pad"] is True
+    plain = AutoProcessor.from_pretrained(out).image_processor
+    for size in SIZES:
+        assert torch.equal(plain(noise(size), return_tensors="pt")["pixel_values"], as_llava_does(noise(size)))
 
 
 def test_another_family_is_refused_before_weights_load(checkpoint: Path) -> None:
