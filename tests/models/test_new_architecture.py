@@ -100,7 +100,10 @@ def test_what_a_subclass_lacks_is_told_when_it_is_built() -> None:
     )
     assert "it must have modules_of(self, model: PreTrainedModel)" in words
     assert "load_model takes (self, path: 'str') -> 'None', but is called with (self)" in words
-    assert "It may override, but need not: blank_features" in words and "docs/new_architecture.md" in words
+    assert (
+        "It may override, but need not: with_blank_image, blank_features" in words
+        and "docs/new_architecture.md" in words
+    )
 
 
 def test_an_init_that_forgets_its_base_is_told() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vlsafe import PretrainedVLLM, SafetyFineTuning
 from vlsafe.checkpointing import AtomicCheckpointIO
+from vlsafe.data.collate import Batch
 from vlsafe.models.backbones.base import Backbone
 from vlsafe.models.components import Components
 from vlsafe.models.consolidation import consolidated
@@ -52,7 +53,11 @@ class SeededCheckpoint(PretrainedVLLM):
 
 
 class Measured(SafetyFineTuning):
-    """Remembers the norm of each step's gradient before it is clipped."""
+    """Remembers whether each step's batch had images, and the norm of its gradient before it was clipped."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.images = [*getattr(self, "images", []), batch.has_pictures]
+        return super().training_step(batch, batch_idx)
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -103,6 +108,7 @@ def fit(
     together = consolidated(tuned)
     weights = {n: t.detach().clone() for n, t in together.model.state_dict().items()} if made.is_global_zero else {}
     found = {"losses": losses.losses, "norms": tuned.norms, "weights": weights, "seen": tuned.seen}
+    found["images"] = tuned.images
     if save and made.is_global_zero:
         export_model(together, save.with_suffix(".export"), card="")
     made.strategy.barrier()

@@ -2,78 +2,83 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from every import FAMILIES, written
 from fitting import Seeded, changed, files
-from making import strong
 from processes import saved, together
 from safetensors.torch import load_file
-from short_run import CLIP, TABLES, SeededCheckpoint, apart, close, fit
+from short_run import CLIP, STEPS, SeededCheckpoint, apart, close, fit
 from tiny import VISION, language_model, save_tokenizer
 
 from vlsafe.checkpointing import damage, loaded
 from vlsafe.models.backbones.base import Backbone
 
-FAMILIES = {"llava": None, "qwen2_5_vl": ("family_qwen", "QWEN2_5"), "idefics3": ("family_idefics", "IDEFICS3")}
-
-
-def backbone_of(family: str, folder: Path) -> Backbone:
-    if FAMILIES[family] is None:
-        tokenizer = save_tokenizer(folder / "tokenizer")
-        return Seeded("clip", language_model(tokenizer), vision_weights=VISION["clip"], attention="sdpa")
-    module, name = FAMILIES[family]  # type: ignore[misc]
-    checkpoint = folder / family
-    checkpoint.mkdir()
-    strong(getattr(importlib.import_module(module), name).write(checkpoint)).save_pretrained(checkpoint)
-    return SeededCheckpoint(str(checkpoint), attention="sdpa", dtype="float32")
-
-
-def two(backbone: Backbone, table: str, folder: Path, names: list[str]) -> None:
-    """In each of two processes: train under every strategy, and go on from what it saved."""
-    for name in names:
-        path = folder / f"{name}.ckpt"
-        whole = fit(backbone, table, folder, name, world=2, save=path)
-        resumed = fit(backbone, table, folder, name, world=2, resume=path)
-        if torch.distributed.get_rank() == 0:
-            torch.save({"whole": whole, "resumed": resumed}, folder / f"{name}.pt")
-
-
+NAMES = {"full": ["ddp", "fsdp2", "hsdp"], "lora": ["ddp", "fsdp2"], "mixed": ["ddp", "fsdp2", "fsdp2, one file"]}
+"""What trains -> the strategies that it is trained under."""
+COMPOSED = "composed"
+IN_CI = ("mllama", "qwen2_5_vl")
+"""The others run by the command of docs/scaling.md."""
 CASES = [
-    pytest.param(family, table, marks=[] if (family, table) == ("llava", "mixed") else pytest.mark.long)
-    for family in FAMILIES
-    for table in TABLES
+    pytest.param(COMPOSED, ["mixed"], id="composed-mixed"),
+    pytest.param(COMPOSED, ["full", "lora"], id="composed", marks=pytest.mark.slow),
+    *(
+        pytest.param(name, list(NAMES), id=name, marks=pytest.mark.slow if name in IN_CI else pytest.mark.long)
+        for name in (family.name for family in FAMILIES)
+    ),
 ]
 
 
-@pytest.mark.parametrize(("family", "table"), CASES)
+def backbone_of(name: str, folder: Path) -> Backbone:
+    if name == COMPOSED:
+        tokenizer = save_tokenizer(folder / "tokenizer")
+        return Seeded("clip", language_model(tokenizer), vision_weights=VISION["clip"], attention="sdpa")
+    family = next(family for family in FAMILIES if family.name == name)
+    checkpoint = folder / name
+    checkpoint.mkdir()
+    return SeededCheckpoint(str(written(family, checkpoint)), attention="sdpa", dtype="float32", **family.options)
+
+
+def two(backbone: Backbone, tables: list[str], folder: Path) -> None:
+    """In each of two processes: train under every strategy, and go on from what it saved."""
+    for table in tables:
+        for name in NAMES[table]:
+            path = folder / f"{table}, {name}.ckpt"
+            whole = fit(backbone, table, folder, name, world=2, save=path)
+            resumed = fit(backbone, table, folder, name, world=2, resume=path)
+            images: list[Any] = [None, None]
+            torch.distributed.all_gather_object(images, whole["images"])
+            if torch.distributed.get_rank() == 0:
+                torch.save({"whole": whole, "resumed": resumed, "images": images}, path.with_suffix(".pt"))
+
+
+@pytest.mark.parametrize(("family", "tables"), CASES)
 def test_two_processes_are_one(
-    family: str, table: str, tmp_path: Path, record_property: Callable[[str, object], None]
+    family: str, tables: list[str], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Batches of one sample a process: at many steps one of the two sees a picture and the other none."""
+    """Batches of one sample a process: the second has an image at every step, and the first never."""
     files(tmp_path)
     backbone = backbone_of(family, tmp_path)
-    alone = fit(backbone, table, tmp_path, save=tmp_path / "single.ckpt")
-    names = ["ddp", "fsdp2", "fsdp2, one file", *(["hsdp"] if table == "full" else [])]
-    together(2, two, backbone, table, tmp_path, names)
-    for name in names:
-        runs = saved(tmp_path / f"{name}.pt")
-        record_property("row", row(family, table, name, runs, alone))
-        equal(runs["whole"], alone)
-        assert changed(runs["whole"]["weights"], runs["resumed"]["weights"]) == set(), name
-        path = tmp_path / f"{name}.ckpt"
-        assert damage(path) is None and path.is_dir() == (name in ("fsdp2", "hsdp"))
-        same_checkpoint(loaded(path), loaded(tmp_path / "single.ckpt"))
-        on_one = fit(backbone, table, tmp_path, resume=path)
-        assert close(on_one["weights"], alone["weights"])
-        exported, expected = (load_file(tmp_path / f"{n}.export" / "model.safetensors") for n in (name, "single"))
-        assert close(exported, expected)
-    ddp, fsdp2 = (saved(tmp_path / f"{name}.pt")["whole"]["weights"] for name in ("ddp", "fsdp2"))
-    assert close(ddp, fsdp2)
+    alone = {table: fit(backbone, table, tmp_path, save=tmp_path / f"{table}.ckpt") for table in tables}
+    together(2, two, backbone, tables, tmp_path)
+    for table in tables:
+        for name in NAMES[table]:
+            runs = saved(tmp_path / f"{table}, {name}.pt")
+            record_property("row", row(family, table, name, runs, alone[table]))
+            assert runs["images"] == [[False] * STEPS, [True] * STEPS]
+            equal(runs["whole"], alone[table])
+            assert changed(runs["whole"]["weights"], runs["resumed"]["weights"]) == set(), name
+            path = tmp_path / f"{table}, {name}.ckpt"
+            assert damage(path) is None and path.is_dir() == (name in ("fsdp2", "hsdp"))
+            same_checkpoint(loaded(path), loaded(tmp_path / f"{table}.ckpt"))
+            on_one = fit(backbone, table, tmp_path, resume=path)
+            assert close(on_one["weights"], alone[table]["weights"])
+            exports = (tmp_path / f"{run}.export" / "model.safetensors" for run in (f"{table}, {name}", table))
+            assert close(*map(load_file, exports))
 
 
 def row(family: str, table: str, name: str, runs: dict[str, Any], alone: dict[str, Any]) -> tuple[str, ...]:
@@ -92,7 +97,7 @@ def row(family: str, table: str, name: str, runs: dict[str, Any], alone: dict[st
 def equal(run: dict[str, Any], alone: dict[str, Any]) -> None:
     assert run["losses"] == pytest.approx(alone["losses"], rel=1e-5)
     assert run["norms"] == pytest.approx(alone["norms"], rel=1e-4)
-    assert len(run["norms"]) == 5 and max(run["norms"]) > CLIP  # some were clipped
+    assert len(run["norms"]) == STEPS and max(run["norms"]) > CLIP  # some were clipped
     assert run["seen"] == alone["seen"]
     assert close(run["weights"], alone["weights"])
 
@@ -122,7 +127,7 @@ def goes_on(backbone: Backbone, name: str, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["ddp", "fsdp2"])
 def test_four_processes_go_on_from_the_checkpoint_of_two(name: str, tmp_path: Path) -> None:
     files(tmp_path)
-    backbone = backbone_of("llava", tmp_path)
+    backbone = backbone_of(COMPOSED, tmp_path)
     alone = fit(backbone, "mixed", tmp_path, samples=4)
     together(2, saves, backbone, name, tmp_path)
     together(4, goes_on, backbone, name, tmp_path)

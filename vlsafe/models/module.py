@@ -6,6 +6,7 @@ import logging
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -185,9 +186,9 @@ class SafetyFineTuning(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self._seed_dropout(batch_idx)
-        sight = self._blank_sight(batch)
+        batch, zero = self._with_blank_image(batch)
         sums = self.objective(self._tuned(), batch)
-        sums.loss = sums.loss + sight
+        sums.loss = sums.loss + zero
         self._window.append((sums.sample_loss, sums.sample_tokens, batch.sources))
         # Lightning divides by the accumulated micro-batches and DDP by the ranks. Undo both: the gradient of the
         # window is that of the plain sum, and on_before_optimizer_step divides it by the window's tokens.
@@ -198,16 +199,15 @@ class SafetyFineTuning(L.LightningModule):
         place = f"{self._seed}/{self.current_epoch}/{batch_idx}/{self.global_rank}"
         torch.manual_seed(zlib.crc32(place.encode()))
 
-    def _blank_sight(self, batch: Batch) -> Tensor | float:
-        """Zero, with a graph through the vision side where the batch has no pictures (pitfalls E1).
-
-        It comes before the text, as pictures do: ranks that shard the model must gather its blocks in the same order,
-        forward and backward, whether their batch has pictures or not.
-        """
-        trains = self.components.trains("vision") or self.components.trains("projector")
+    def _with_blank_image(self, batch: Batch) -> tuple[Batch, Tensor | float]:
+        """The batch, and what to add to its loss. Where it has no images and some rank's batch may have, it runs what
+        images run: DDP waits for every gradient, and ranks that shard the model must gather its blocks in the same
+        order, forward and backward (pitfalls E1)."""
+        trains = any(self.components.trains(component) for component in self.backbone.image_only)
         if batch.has_pictures or not (trains or self.sharded):
-            return 0.0
-        return 0 * self.backbone.blank_features(self._plain())
+            return batch, 0.0
+        inputs, zero = self.backbone.with_blank_image(self._plain(), batch.inputs)
+        return replace(batch, inputs=inputs), zero
 
     @property
     def sharded(self) -> FSDP2 | None:
@@ -269,7 +269,7 @@ class SafetyFineTuning(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if self.sharded:
-            self._blank_sight(batch)
+            batch, _ = self._with_blank_image(batch)
         sums = self.objective(self._tuned(), batch)
         self._held_out.append((sums.sample_loss, sums.sample_tokens, batch.sources))
 

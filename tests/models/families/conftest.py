@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from making import Family, strong
+from every import FAMILIES, written
+from making import Family
 from tiny import draw
 
 from vlsafe.conversation import ImageRef
 
-FILES = ("llava", "llava_next", "llava_onevision", "qwen", "internvl", "idefics", "google", "mllama", "minigpt")
-FAMILIES: list[Family] = [
-    value
-    for name in FILES
-    for value in vars(importlib.import_module(f"family_{name}")).values()
-    if isinstance(value, Family)
-]
 CHECKS = {
     "loss": "test_the_loss_is_hugging_faces_own",
     "labels": "test_ids_and_labels_are_those_written_by_hand",
@@ -49,9 +42,7 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 @pytest.fixture(scope="session")
 def checkpoint(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(family.name)
-    strong(family.write(folder)).save_pretrained(folder)
-    return folder
+    return written(family, tmp_path_factory.mktemp(family.name))
 
 
 @pytest.fixture(scope="session")

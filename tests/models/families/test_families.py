@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,19 @@ def test_the_loss_is_hugging_faces_own(
             torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
         whole = model(**batch.inputs, labels=batch.labels).loss
     torch.testing.assert_close(sums.loss / sums.sample_tokens.sum(), whole, atol=2e-5, rtol=2e-5)
+
+
+def test_a_blank_image_reaches_every_parameter_and_changes_nothing(backbone: PretrainedVLLM) -> None:
+    """Of a batch without images: the same loss of every sample, and a gradient for all that images read."""
+    model, encoding = backbone.load_model().eval(), Encoding(backbone.processor)
+    batch = Collate(0)([encoding.sample(talk(user("hi"), assistant(answer))) for answer in ("yo", "who is there?")])
+    inputs, zero = backbone.with_blank_image(model, batch.inputs)
+    plain, sums = (SFT()(model, replace(batch, inputs=given)) for given in (batch.inputs, inputs))
+    assert float(zero) == 0
+    torch.testing.assert_close(sums.sample_loss, plain.sample_loss, atol=1e-6, rtol=1e-6)
+    (sums.loss + zero).backward()
+    without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    assert without == backbone.unread(model)
 
 
 def test_without_padding_samples_do_not_see_each_other(

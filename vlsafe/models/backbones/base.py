@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from vlsafe.data.chat import chat_template, end_of_turn, special_tokens
 from vlsafe.errors import ConfigError
 from vlsafe.models.backbones.contract import Contract
-from vlsafe.models.backbones.features import image_features
+from vlsafe.models.backbones.features import image_features, summed
 from vlsafe.models.backbones.image_fit import fit_of
 from vlsafe.models.modes import evaluating
 from vlsafe.strategies.attention import Attention, choose
@@ -40,6 +40,9 @@ class Backbone(metaclass=Contract):
     padding_free = False
     """Whether samples laid one after the other, with position ids that start again, do not see each other.
     True only where a test shows it."""
+
+    image_only: tuple[Component, ...] = ("vision", "projector")
+    """Components of which a batch without images leaves something out."""
 
     def __init__(
         self,
@@ -84,13 +87,22 @@ class Backbone(metaclass=Contract):
             processor.tokenizer.pad_token = processor.tokenizer.eos_token  # padding is masked by position
         return processor
 
-    def blank_features(self, model: PreTrainedModel) -> Tensor:
-        """The features of one blank picture, summed: what ties the vision side to a batch without pictures (pitfalls
-        E1). Zero times this leaves the loss as it is and gives every parameter a gradient on every rank."""
-        with evaluating(model):  # a blank picture shall not move BatchNorm statistics
+    def with_blank_image(
+        self, model: PreTrainedModel, inputs: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
+        """Inputs of the model for a batch without images, and a zero to add to its loss: with both, every layer runs,
+        in the order of a batch with images, and every parameter gets a gradient, on every rank (pitfalls E1).
+
+        Whoever runs the model in pieces on several processes calls this right before the text runs. Override it, and
+        :attr:`image_only`, where images reach layers of the language model that text alone leaves out.
+        """
+        return inputs, 0 * summed(self.blank_features(model))
+
+    def blank_features(self, model: PreTrainedModel) -> list[Tensor]:
+        """The features of one blank image."""
+        with evaluating(model):  # a blank image shall not move BatchNorm statistics
             pictures = self.processor.image_processor(Image.new("RGB", (64, 64)), return_tensors="pt")
-            features = self.picture_features(model, pictures.to(next(model.parameters()).device))
-        return torch.stack([part.float().sum() for part in features]).sum()
+            return self.picture_features(model, pictures.to(next(model.parameters()).device))
 
     def picture_features(self, model: PreTrainedModel, pictures: dict[str, Tensor]) -> list[Tensor]:
         """Features of pictures as the language model gets them, after the projector. ``pictures``: what the image
@@ -116,7 +128,7 @@ class Backbone(metaclass=Contract):
         seeing = {name: p for name, p in model.named_parameters() if owner[name] != "language"}
         for parameter in seeing.values():
             parameter.requires_grad_(True)
-        gradients = torch.autograd.grad(self.blank_features(model), list(seeing.values()), allow_unused=True)
+        gradients = torch.autograd.grad(summed(self.blank_features(model)), list(seeing.values()), allow_unused=True)
         return {name for name, gradient in zip(seeing, gradients, strict=True) if gradient is None}
 
     def component_of(self, model: PreTrainedModel) -> dict[str, Component]:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -18,6 +19,11 @@ def image_features(model: PreTrainedModel, pictures: dict[str, Tensor]) -> list[
     outputs = model.get_image_features(**{k: v for k, v in pictures.items() if k in known}, return_dict=True)
     # Qwen3-VL reads features of earlier layers too
     return [part for name in _FEATURES for part in _tensors(outputs.get(name))]
+
+
+def summed(features: list[Tensor]) -> Tensor:
+    """A number that depends on all of them."""
+    return torch.stack([part.float().sum() for part in features]).sum()
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -80,6 +80,10 @@ class PretrainedVLLM(Backbone):
     def padding_free(self) -> bool:  # type: ignore[override]
         return self.config.model_type in PADDING_FREE
 
+    @property
+    def image_only(self) -> tuple[Component, ...]:  # type: ignore[override]
+        return self.family.image_only
+
     def load_processor(self) -> ProcessorMixin:
         if self.projector_weights is not None:
             projector_file(self.projector_weights)  # told before any weight is read
@@ -113,6 +117,11 @@ class PretrainedVLLM(Backbone):
         """Found in the model, not told (:func:`vlsafe.models.backbones.anatomy.anatomy`). A checkpoint whose parts
         cannot be told apart needs a subclass that overrides this."""
         return anatomy(model)
+
+    def with_blank_image(
+        self, model: PreTrainedModel, inputs: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
+        return self.family.with_blank_image(inputs, self.blank_features(model))
 
     def picture_features(self, model: PreTrainedModel, pictures: dict[str, Tensor]) -> list[Tensor]:
         return self.family.image_features(model, pictures)

@@ -10,7 +10,8 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from vlsafe.data.processors import image_only
 from vlsafe.errors import ConfigError
-from vlsafe.models.backbones.features import image_features
+from vlsafe.models.backbones.base import Backbone
+from vlsafe.models.backbones.features import image_features, summed
 
 
 class Family:
@@ -34,6 +35,15 @@ class Family:
 
     def prepare(self, model: PreTrainedModel) -> None:
         """Change a loaded model in place, where transformers leaves something to mend."""
+
+    image_only = Backbone.image_only
+    """As of :class:`vlsafe.models.backbones.base.Backbone`."""
+
+    def with_blank_image(
+        self, inputs: dict[str, Tensor], features: list[Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
+        """As of :class:`vlsafe.models.backbones.base.Backbone`. ``features``: of one blank image."""
+        return inputs, 0 * summed(features)
 
     def image_features(self, model: PreTrainedModel, pictures: dict[str, Tensor]) -> list[Tensor]:
         """Features of pictures as the language model gets them, one or more tensors a picture. ``pictures`` is what

@@ -27,6 +27,20 @@ class Mllama(Family):
         for number in language.config.cross_attention_layers:
             language.layers[number].cross_attn.register_forward_hook(_silence, with_kwargs=True)
 
+    image_only = ("vision", "projector", "language")
+
+    def with_blank_image(
+        self, inputs: dict[str, Tensor], features: list[Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
+        """One tile of the blank image for the cross-attention layers, which nothing in the text sees: what they add is
+        zero, and so is every gradient that they and the vision side get."""
+        rows, length = inputs["input_ids"].shape
+        tile = features[0][0, :1]  # [1, positions of a tile, width]
+        return inputs | {
+            "cross_attention_states": tile.expand(rows, -1, -1),
+            "cross_attention_mask": inputs["input_ids"].new_zeros(rows, length, 1, 1),
+        }, 0.0
+
     def image_features(self, model: PreTrainedModel, pictures: dict[str, Tensor]) -> list[Tensor]:
         wanted = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
         seen = model.model.vision_model(**{name: pictures[name] for name in wanted}).last_hidden_state
@@ -47,7 +61,8 @@ class _Apart:
         lowest = torch.finfo(mask.dtype).min
         sees = kwargs["full_text_row_masked_out_mask"].bool()  # [rows, 1, length, 1]
         open_ = ((mask > lowest) & sees).any(dim=2, keepdim=True)
-        has = open_.unflatten(-1, (-1, self.positions)).any(dim=-1).repeat_interleave(self.positions, dim=-1)
+        positions = min(self.positions, mask.shape[-1])  # of a blank image there is one tile
+        has = open_.unflatten(-1, (-1, positions)).any(dim=-1).repeat_interleave(positions, dim=-1)
         return args, kwargs | {"cross_attention_mask": mask.masked_fill(~has & ~sees, lowest)}
 
 
