@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from fitting import FROZEN, FULL, LORA, POSTHOC, RATE, data, trainer
+from fitting import FROZEN, FULL, LORA, POSTHOC, RATE, data, tensors, trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
@@ -20,6 +21,7 @@ from vlsafe.models.components import Components
 from vlsafe.models.consolidation import consolidated
 from vlsafe.models.export import export_model
 from vlsafe.strategies.fsdp2 import FSDP2
+from vlsafe.strategies.shards import whole
 
 STEPS = 5
 CLIP = 0.25
@@ -72,7 +74,8 @@ class Losses(L.Callback):
         self.losses: list[float] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        self.losses.append(float(trainer.callback_metrics["train/loss"]))
+        if not trainer.fit_loop._should_accumulate():
+            self.losses.append(float(trainer.callback_metrics["train/loss"]))
 
 
 def strategy(name: str) -> Any:
@@ -96,23 +99,25 @@ def fit(
     resume: Path | None = None,
     save: Path | None = None,
     samples: int = 2,
+    callbacks: Sequence[L.Callback] = (),
     **options: Any,
 ) -> dict[str, Any]:
-    """Losses, norms and weights after :data:`STEPS` steps; the checkpoint of step 3 is saved to ``save``."""
-    tuned, losses = Measured(backbone, TABLES[table], warmup_ratio=0.0, schedule="constant", **options), Losses()
+    """Losses, norms and weights after :data:`STEPS` steps; the checkpoint of step 3 is saved to ``save``, and what was
+    trained beside it. ``options``: of the Trainer."""
+    tuned, losses = Measured(backbone, TABLES[table], warmup_ratio=0.0, schedule="constant"), Losses()
     made = trainer(
         folder, max_steps=STEPS, devices=world, strategy=strategy(name), gradient_clip_val=CLIP,
-        callbacks=[losses, *([SaveThird(save)] if save else [])], plugins=[AtomicCheckpointIO()],
+        callbacks=[losses, *callbacks, *([SaveThird(save)] if save else [])], plugins=[AtomicCheckpointIO()], **options,
     )  # fmt: skip
     made.fit(tuned, datamodule=data(folder, batch_size=samples // world), ckpt_path=resume, weights_only=True)
-    together = consolidated(tuned)
-    weights = {n: t.detach().clone() for n, t in together.model.state_dict().items()} if made.is_global_zero else {}
+    weights = {name: whole(tensor).clone() for name, tensor in tensors(tuned).items()}
     found = {"losses": losses.losses, "norms": tuned.norms, "weights": weights, "seen": tuned.seen}
-    found["images"] = tuned.images
-    if save and made.is_global_zero:
-        export_model(together, save.with_suffix(".export"), card="")
-    made.strategy.barrier()
-    return found
+    if save:
+        together = consolidated(tuned)
+        if made.is_global_zero:
+            export_model(together, save.with_suffix(".export"), card="")
+        made.strategy.barrier()
+    return found | {"images": tuned.images}
 
 
 class SaveThird(L.Callback):

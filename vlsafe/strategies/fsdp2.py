@@ -8,17 +8,20 @@ them on any number of processes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
+from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed import new_subgroups_by_enumeration
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.optim import Optimizer
 
 from vlsafe.checkpointing import CHECKSUMS, AtomicCheckpointIO, appearing, checksum, require_whole, rest_of
@@ -36,6 +39,7 @@ from vlsafe.strategies.shards import (
     write_shard,
 )
 
+_COMPUTES = {"bf16-mixed": torch.bfloat16}
 _STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
 
@@ -45,10 +49,12 @@ class FSDP2(ModelParallelStrategy):
     Args:
         replicas: copies of the sharded model: 1 shards over all processes; ``nodes`` keeps one copy on each node and
             shards inside it, so that only gradients pass between nodes (HSDP).
-        compute: precision of gathered weights, of activations and matrix products; None leaves it to
-            ``trainer.precision``. Gradients are always reduced in float32 (pitfalls C4).
+        compute: precision of gathered weights and of activations; None takes that of ``trainer.precision``: bfloat16
+            for ``bf16-mixed``. Gradients are always reduced in float32 (pitfalls C4).
         sharded_checkpoints: every process writes its own part into a folder; false gathers what trains into one file.
         timeout: minutes that a process waits for the others.
+
+    Raises ConfigError for ``16-mixed``: the scaler of its losses looks for overflow in one process's pieces alone.
     """
 
     def __init__(
@@ -64,8 +70,22 @@ class FSDP2(ModelParallelStrategy):
         self.compute = compute
         if cluster_environment is not None:
             self.cluster_environment = cluster_environment
-        self._cut_over: DeviceMesh | None = None
+        self.mesh: DeviceMesh | None = None
+        """Processes that the model is cut over: [pieces], or [copies, pieces]."""
         self._files = AtomicCheckpointIO()
+
+    @property
+    def precision_plugin(self) -> Precision:
+        return super().precision_plugin
+
+    @precision_plugin.setter
+    def precision_plugin(self, plugin: Precision | None) -> None:
+        if plugin is not None and plugin.precision == "16-mixed":
+            raise ConfigError(
+                "trainer.precision: 16-mixed does not go with a sharded model, since float16 overflows on one process "
+                "and not on another; take bf16-mixed, or trainer.strategy: ddp"
+            )
+        ModelParallelStrategy.precision_plugin.fset(self, plugin)
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
@@ -78,13 +98,23 @@ class FSDP2(ModelParallelStrategy):
                 f"trainer.strategy: {copies} replicas do not divide {world} processes; choose a divisor, or 'nodes'"
             )
         super().setup_environment()
-        self._cut_over = (
-            self.device_mesh["data_parallel"]
-            if copies == 1
-            else init_device_mesh(
-                self.root_device.type, (copies, world // copies), mesh_dim_names=("replicate", "shard")
-            )
-        )
+        self.mesh = self.device_mesh["data_parallel"] if copies == 1 else self._copies(copies, world // copies)
+
+    def _copies(self, copies: int, pieces: int) -> DeviceMesh:
+        """[copies, pieces] processes, whose groups wait as long as that of all: torch's own take half an hour."""
+        ranks = torch.arange(copies * pieces, device="cpu").view(copies, pieces)
+        groups = [new_subgroups_by_enumeration(r.tolist(), timeout=self._timeout)[0] for r in (ranks.T, ranks)]
+        return DeviceMesh.from_group(groups, self.root_device.type, mesh=ranks, mesh_dim_names=("replicate", "shard"))
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Of micro-batches before the last, gradients stay within a copy: the copies' are added once a step."""
+        root = cast(FSDPModule, self.lightning_module)
+        root.set_requires_all_reduce(False)
+        try:
+            yield
+        finally:
+            root.set_requires_all_reduce(True)
 
     def shard(self, root: nn.Module, model: nn.Module, rows: Rows | None = None) -> None:
         """Cut ``model``, block by block; the rest of ``root``, the module whose steps Lightning calls, with itself.
@@ -98,14 +128,13 @@ class FSDP2(ModelParallelStrategy):
         """
         if rows is not None:
             without_storage(model)
+        dtype = _COMPUTES.get(self.precision_plugin.precision) if self.compute is None else getattr(torch, self.compute)
         policy = MixedPrecisionPolicy(
-            param_dtype=None if self.compute is None else getattr(torch, self.compute),
-            reduce_dtype=torch.float32,
-            cast_forward_inputs=self.compute is not None,
+            param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=dtype is not None
         )
         for block in blocks_of(model):
-            fully_shard(block, mesh=self._cut_over, mp_policy=policy)
-        fully_shard(root, mesh=self._cut_over, mp_policy=policy)
+            fully_shard(block, mesh=self.mesh, mp_policy=policy)
+        fully_shard(root, mesh=self.mesh, mp_policy=policy)
         if rows is not None:
             fill(model, rows, self.root_device)
         for step in _STEPS:

@@ -1,0 +1,112 @@
+"""What FSDP2 sends and when, in which precision it computes, how long it waits, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import lightning as L
+import pytest
+import torch
+from fitting import Seeded, files, trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from processes import saved, together
+from short_run import STEPS, fit
+from tiny import VISION, language_model, save_tokenizer
+from torch import distributed
+
+from vlsafe.models.backbones.base import Backbone
+from vlsafe.strategies.fsdp2 import FSDP2
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Backbone:
+    files(tmp_path)
+    tokenizer = save_tokenizer(tmp_path / "tokenizer")
+    return Seeded("clip", language_model(tokenizer), vision_weights=VISION["clip"], attention="sdpa")
+
+
+# --- how long it waits ------------------------------------------------------------------------------------------------
+
+
+def strategy_of(folder: Path, **options: Any) -> FSDP2:
+    """With its processes connected."""
+    made = FSDP2(cluster_environment=LightningEnvironment(), **options)
+    trainer(folder, devices=int(os.environ["WORLD_SIZE"]), strategy=made)
+    made.connect(L.LightningModule())
+    made.setup_environment()
+    return made
+
+
+def timeouts(folder: Path, replicas: int) -> None:
+    mesh = strategy_of(folder, replicas=replicas, timeout=7).mesh
+    groups = [mesh.get_group(dimension) for dimension in range(mesh.ndim)]
+    assert [group.size() for group in groups] == ([2, 2] if replicas == 2 else [4])
+    found = {group._get_backend(torch.device("cpu")).options._timeout for group in groups}
+    assert found == {timedelta(minutes=7)}
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_the_timeout_is_that_of_every_group(replicas: int, tmp_path: Path) -> None:
+    together(4, timeouts, tmp_path, replicas)
+
+
+def one_waits(folder: Path) -> None:
+    """The first process; the other is late."""
+    mesh = strategy_of(folder, replicas=2, timeout=0.05).mesh
+    if distributed.get_rank() == 1:
+        time.sleep(8)
+        return
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"[Tt]imed out"):
+        distributed.all_reduce(torch.zeros(1), group=mesh.get_group("replicate"))
+    assert 2 < time.monotonic() - began < 7
+
+
+def test_a_process_waits_no_longer_than_the_timeout(tmp_path: Path) -> None:
+    together(2, one_waits, tmp_path)
+
+
+# --- what it sends ----------------------------------------------------------------------------------------------------
+
+
+class Sent(L.Callback):
+    """Of every micro-batch, how often its backward pass adds up over copies, and over pieces."""
+
+    def __init__(self) -> None:
+        self.counts: list[tuple[int, int]] = []
+
+    def on_before_backward(self, *_: Any) -> None:
+        kinds = ("all_reduce", "reduce_scatter_single")
+        self.patches = [patch.object(distributed, kind, wraps=getattr(distributed, kind)) for kind in kinds]
+        self.calls = [patch.start() for patch in self.patches]
+
+    def on_after_backward(self, *_: Any) -> None:
+        self.counts.append(tuple(call.call_count for call in self.calls))  # type: ignore[arg-type]
+        for each in self.patches:
+            each.stop()
+
+
+def accumulates(backbone: Backbone, folder: Path, world: int) -> None:
+    sent = Sent()
+    run = fit(backbone, "full", folder, "hsdp", world, samples=4, callbacks=[sent], accumulate_grad_batches=2)
+    if distributed.get_rank() == 0:
+        torch.save({"sent": sent.counts, "run": run}, folder / "run.pt")
+
+
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_copies_are_added_up_once_a_step(world: int, backbone: Backbone, tmp_path: Path) -> None:
+    """Over copies at the last micro-batch alone, over pieces at each; the run is that of one process."""
+    alone = fit(backbone, "full", tmp_path, samples=4, accumulate_grad_batches=2)
+    together(world, accumulates, backbone, tmp_path, world)
+    found = saved(tmp_path / "run.pt")
+    groups = found["sent"][1][0]
+    assert groups == 2 + 2 + 1  # vision blocks that are read, decoder blocks, the rest
+    assert [over_copies for over_copies, _ in found["sent"]] == [0, groups] * STEPS
+    assert {over_pieces for _, over_pieces in found["sent"]} == {groups if world == 4 else 0}
+    assert found["run"]["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert found["run"]["norms"] == pytest.approx(alone["norms"], rel=1e-4)
