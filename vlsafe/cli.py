@@ -152,7 +152,11 @@ class VlsafeCLI(LightningCLI):
     def before_fit(self) -> None:
         """What can be seen without weights is seen before they load."""
         self._account.enter("open data")
-        together(self.datamodule.open, self._get(self.config_init, "evaluation").check)
+        together(
+            partial(self.model.check_strategy, self.trainer.strategy),
+            self.datamodule.open,
+            self._get(self.config_init, "evaluation").check,
+        )
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         run_dir = Path(self._get(self.config_init, "run_dir"))

@@ -42,6 +42,14 @@ ADVBENCH_NOWHERE = (
         (["--trainer.callbacks+=callbacks.Throughput", "--trainer.callbacks.every_n_steps=0"], "every_n_steps is 0"),
         (["--trainer.strategy=fsdp_cpu_offload"], "trainer.strategy: what Lightning's own FSDP spreads"),
         (['--trainer.strategy={"class_path": "lightning.pytorch.strategies.FSDPStrategy"}'], "take fsdp2"),
+        (
+            ["--trainer.strategy=hsdp", "--model.components.language.train=qlora"],
+            "trainer.strategy: 4-bit weights (train: qlora) cannot be cut over processes; take ddp",
+        ),
+        (
+            ["--trainer.strategy=fsdp2", "--trainer.precision=16-mixed"],
+            "does not support `Fabric(..., precision='16-mixed')`. Choose",
+        ),
         (["--trainer.max_steps=-9"], "error: trainer: `max_steps` must be"),
         (["--cache_dir=None"], "cache_dir is the text 'None'"),
         (["--model.backbone.language_model=cache:smollm2-135m-instruct", "--cache_dir=/nowhere"], "fetch smollm2"),

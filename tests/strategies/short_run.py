@@ -8,9 +8,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from fitting import FROZEN, FULL, LORA, POSTHOC, RATE, data, tensors, trainer
+from every import FAMILIES, written
+from fitting import FROZEN, FULL, LORA, POSTHOC, RATE, Seeded, data, tensors, trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from tiny import VISION, language_model, save_tokenizer
 from torch import Tensor
 
 from vlsafe import PretrainedVLLM, SafetyFineTuning
@@ -52,6 +54,20 @@ class SeededCheckpoint(PretrainedVLLM):
     def load_model(self) -> Any:
         torch.manual_seed(0)
         return super().load_model()
+
+
+COMPOSED = "composed"
+
+
+def backbone_of(name: str, folder: Path) -> Backbone:
+    """A family's checkpoint in ``folder``, or a model composed of random parts."""
+    if name == COMPOSED:
+        tokenizer = save_tokenizer(folder / "tokenizer")
+        return Seeded("clip", language_model(tokenizer), vision_weights=VISION["clip"], attention="sdpa")
+    family = next(family for family in FAMILIES if family.name == name)
+    checkpoint = folder / name
+    checkpoint.mkdir()
+    return SeededCheckpoint(str(written(family, checkpoint)), attention="sdpa", dtype="float32", **family.options)
 
 
 class Measured(SafetyFineTuning):

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from every import FAMILIES, written
-from fitting import Seeded, changed, files
+from every import FAMILIES
+from fitting import changed, files
 from processes import saved, together
 from safetensors.torch import load_file
-from short_run import CLIP, STEPS, SeededCheckpoint, apart, close, fit
-from tiny import VISION, language_model, save_tokenizer
+from short_run import CLIP, COMPOSED, STEPS, apart, backbone_of, close, fit
 from torch import Tensor
 
 from vlsafe.checkpointing import damage, loaded
@@ -21,7 +20,6 @@ from vlsafe.models.backbones.base import Backbone
 
 NAMES = {"full": ["ddp", "fsdp2", "hsdp"], "lora": ["ddp", "fsdp2"], "mixed": ["ddp", "fsdp2", "fsdp2, one file"]}
 """What trains -> the strategies that it is trained under."""
-COMPOSED = "composed"
 IN_CI = ("mllama", "qwen2_5_vl")
 """The others run by the command of docs/scaling.md."""
 CASES = [
@@ -32,16 +30,6 @@ CASES = [
         for name in (family.name for family in FAMILIES)
     ),
 ]
-
-
-def backbone_of(name: str, folder: Path) -> Backbone:
-    if name == COMPOSED:
-        tokenizer = save_tokenizer(folder / "tokenizer")
-        return Seeded("clip", language_model(tokenizer), vision_weights=VISION["clip"], attention="sdpa")
-    family = next(family for family in FAMILIES if family.name == name)
-    checkpoint = folder / name
-    checkpoint.mkdir()
-    return SeededCheckpoint(str(written(family, checkpoint)), attention="sdpa", dtype="float32", **family.options)
 
 
 def two(backbone: Backbone, tables: list[str], folder: Path, keeps: bool) -> None:

@@ -15,7 +15,7 @@ import torch
 from fitting import Seeded, files, trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from processes import saved, together
-from short_run import STEPS, fit
+from short_run import COMPOSED, STEPS, backbone_of, fit
 from tiny import VISION, language_model, save_tokenizer
 from torch import distributed
 
@@ -48,6 +48,7 @@ def timeouts(folder: Path, replicas: int) -> None:
     assert [group.size() for group in groups] == ([2, 2] if replicas == 2 else [4])
     found = {group._get_backend(torch.device("cpu")).options._timeout for group in groups}
     assert found == {timedelta(minutes=7)}
+    distributed.barrier()  # the first holds the others' store
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -110,3 +111,44 @@ def test_copies_are_added_up_once_a_step(world: int, backbone: Backbone, tmp_pat
     assert {over_pieces for _, over_pieces in found["sent"]} == {groups if world == 4 else 0}
     assert found["run"]["losses"] == pytest.approx(alone["losses"], rel=1e-5)
     assert found["run"]["norms"] == pytest.approx(alone["norms"], rel=1e-4)
+
+
+# --- in which precision it computes -----------------------------------------------------------------------------------
+
+
+class Seen(L.Callback):
+    """Types of a decoder block's weights where it runs."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        block = next(m for name, m in pl_module.named_modules() if name.endswith("language_model.layers.1"))
+        self.dtypes: set[torch.dtype] = set()
+        block.mlp.register_forward_pre_hook(lambda mlp, _: self.dtypes.update(p.dtype for p in mlp.parameters()))
+
+
+def mixed(backbone: Backbone, table: str, folder: Path) -> None:
+    """Losses of each strategy under ``bf16-mixed``."""
+    found: dict[str, Any] = {}
+    for name in ("ddp", "fsdp2"):
+        seen = Seen()
+        run = fit(backbone, table, folder, name, world=2, precision="bf16-mixed", callbacks=[seen])
+        weights = {str(p) for p in seen.dtypes}
+        found[name] = {"losses": run["losses"], "norms": run["norms"], "computes": sorted(weights)}
+    if distributed.get_rank() == 0:
+        torch.save(found, folder / "found.pt")
+
+
+@pytest.mark.parametrize("table", ["full", pytest.param("mixed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", [COMPOSED, pytest.param("mllama", marks=pytest.mark.slow)])
+def test_bf16_mixed_is_that_of_ddp(family: str, table: str, tmp_path: Path) -> None:
+    """Blocks are gathered in bfloat16, and losses are as near to DDP's as DDP's are to those of float32."""
+    files(tmp_path)
+    backbone = backbone_of(family, tmp_path)
+    exact = fit(backbone, table, tmp_path)
+    together(2, mixed, backbone, table, tmp_path)
+    found = saved(tmp_path / "found.pt")
+    assert found["fsdp2"]["computes"] == ["torch.bfloat16"]
+    assert found["ddp"]["computes"] == ["torch.float32"]
+    for what, near in (("losses", 0.01), ("norms", 0.05)):
+        assert found["ddp"][what] == pytest.approx(exact[what], rel=near), what
+        assert found["ddp"][what] != exact[what]
+        assert found["fsdp2"][what] == pytest.approx(found["ddp"][what], rel=near), what

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import Strategy
 from peft import PeftModel
 from rich.console import Console
 from torch import Tensor
@@ -109,9 +110,18 @@ class SafetyFineTuning(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """The processor first: it is cheap, and what is missing is told before any weight is read."""
+        self.check_strategy(self.trainer.strategy)
         assert self.backbone.processor is not None
         if self.adapter is not None:
             adapter_folder(self.adapter)
+
+    def check_strategy(self, strategy: Strategy) -> None:
+        """Raises ConfigError where it cannot train these components."""
+        if isinstance(strategy, FSDP2) and self.components.quantises:
+            raise ConfigError(
+                "trainer.strategy: 4-bit weights (train: qlora) cannot be cut over processes; take ddp, under which "
+                "each holds all of them, or train: lora"
+            )
 
     def configure_model(self) -> None:
         """Load and adapt the model, once; Lightning may call this again."""

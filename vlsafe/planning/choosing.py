@@ -32,6 +32,9 @@ def chosen_strategy(
     """
     if machine is None or machine.gpus == 1:
         return "auto"
+    if model.components.quantises:
+        rank_zero_only(_say)("trainer.strategy auto: ddp, the only one for 4-bit weights (train: qlora)")
+        return "ddp"
     try:
         plan = planned_run(model, data, asked, machine.gpus, machine)
     except ConfigError as error:  # a backbone that cannot be built without weights

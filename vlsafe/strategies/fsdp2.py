@@ -16,7 +16,6 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
-from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed import new_subgroups_by_enumeration
@@ -53,8 +52,6 @@ class FSDP2(ModelParallelStrategy):
             for ``bf16-mixed``. Gradients are always reduced in float32 (pitfalls C4).
         sharded_checkpoints: every process writes its own part into a folder; false gathers what trains into one file.
         timeout: minutes that a process waits for the others.
-
-    Raises ConfigError for ``16-mixed``: the scaler of its losses looks for overflow in one process's pieces alone.
     """
 
     def __init__(
@@ -73,19 +70,6 @@ class FSDP2(ModelParallelStrategy):
         self.mesh: DeviceMesh | None = None
         """Processes that the model is cut over: [pieces], or [copies, pieces]."""
         self._files = AtomicCheckpointIO()
-
-    @property
-    def precision_plugin(self) -> Precision:
-        return super().precision_plugin
-
-    @precision_plugin.setter
-    def precision_plugin(self, plugin: Precision | None) -> None:
-        if plugin is not None and plugin.precision == "16-mixed":
-            raise ConfigError(
-                "trainer.precision: 16-mixed does not go with a sharded model, since float16 overflows on one process "
-                "and not on another; take bf16-mixed, or trainer.strategy: ddp"
-            )
-        ModelParallelStrategy.precision_plugin.fset(self, plugin)
 
     # --- processes ----------------------------------------------------------------------------------------------------
 

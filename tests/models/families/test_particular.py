@@ -53,6 +53,24 @@ def test_paligemma_reads_both_ways_up_to_the_first_answer_in_training_and_in_pro
     assert encoding.prompt(talk(user("hi"))).per_token["token_type_ids"].tolist() == [0] * first
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_mllama_masks_is_finite_in_any_precision(
+    dtype: torch.dtype, tmp_path: Path, pictures: dict[str, ImageRef]
+) -> None:
+    strong(MLLAMA.write(tmp_path)).save_pretrained(tmp_path)
+    backbone = PretrainedVLLM(str(tmp_path), dtype="float32", attention="sdpa")
+    model, encoding = backbone.load_model().eval(), Encoding(backbone.processor)
+    batch = Collate(0)([encoding.sample(ask("c?", "red", pictures["red"])), encoding.sample(ask("hi", "yo"))])
+    cross, masks = model.model.language_model.layers[1].cross_attn, []
+    cross.register_forward_pre_hook(lambda _, args, given: masks.append(given["attention_mask"]), with_kwargs=True)
+    with torch.inference_mode():
+        blank, _ = backbone.with_blank_image(model, Collate(0)([encoding.sample(ask("a", "b"))]).inputs)
+        for inputs in (batch.inputs, blank):
+            model(**inputs)
+    assert [bool((mask < 0).all(-1)[-1].all()) for mask in masks] == [True, True]  # rows that see nothing
+    assert all(mask.to(dtype).isfinite().all() for mask in masks)
+
+
 def text_row_moves(model: PreTrainedModel, batch: Batch, alone: Batch) -> float:
     """How far the logits of a text-only sample, the batch's last, are from those that it has alone."""
     with torch.inference_mode():

@@ -47,6 +47,11 @@ class Mllama(Family):
         return list(model.model.multi_modal_projector(seen))
 
 
+_MASKED = torch.finfo(torch.float16).min
+"""What a mask holds where nothing is seen: finite in every precision that a mask may be cast to. The lowest float32 is
+minus infinity in bfloat16, and a row of those has no softmax."""
+
+
 class _Apart:
     """Masks out the pictures that a row does not have, also where transformers has unmasked everything."""
 
@@ -58,12 +63,11 @@ class _Apart:
         mask = kwargs.get("cross_attention_mask")  # [rows, 1, length, pictures * positions], 0 or the lowest number
         if mask is None:
             return args, kwargs
-        lowest = torch.finfo(mask.dtype).min
         sees = kwargs["full_text_row_masked_out_mask"].bool()  # [rows, 1, length, 1]
-        open_ = ((mask > lowest) & sees).any(dim=2, keepdim=True)
+        open_ = ((mask > _MASKED) & sees).any(dim=2, keepdim=True)
         positions = min(self.positions, mask.shape[-1])  # of a blank image there is one tile
         has = open_.unflatten(-1, (-1, positions)).any(dim=-1).repeat_interleave(positions, dim=-1)
-        return args, kwargs | {"cross_attention_mask": mask.masked_fill(~has & ~sees, lowest)}
+        return args, kwargs | {"cross_attention_mask": mask.masked_fill(~has & ~sees, _MASKED).clamp(_MASKED)}
 
 
 def _silence(_: nn.Module, args: Any, kwargs: dict[str, Any], output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -71,5 +75,5 @@ def _silence(_: nn.Module, args: Any, kwargs: dict[str, Any], output: tuple[Tens
     mask = kwargs["attention_mask"]
     if mask is None:
         return output
-    blind = (mask == torch.finfo(mask.dtype).min).all(dim=-1)[:, 0, :, None]  # [rows, length, 1]
+    blind = (mask < _MASKED / 2).all(dim=-1)[:, 0, :, None]  # [rows, length, 1]
     return output[0].masked_fill(blind, 0.0), *output[1:]
