@@ -47,13 +47,14 @@ class Conversation:
 
     ``id`` is unique within ``source``. ``tags`` are facts to filter and group by
     (``{"subset": "unsafe", "category": "privacy"}``). Training samples end with an assistant turn,
-    prompts with a user turn.
+    prompts with a user turn. ``changes``: what of its record was not taken as it stands, by kind, in words.
     """
 
     id: str
     source: str
     turns: tuple[Turn, ...]
     tags: dict[str, str] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
 
     @property
     def images(self) -> tuple[ImageRef, ...]:

@@ -45,6 +45,13 @@ class BadRecord(DataError):
         self.reasons = list(reasons)
 
 
+class LeftOut(BadRecord):
+    """One record that its format allows, but of which nothing can be trained: no error, counted and listed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__([f"left out: {reason}"])
+
+
 def refuse_malformed(row: Any) -> Any:
     """The row itself. Raises BadRecord when it could not even be parsed."""
     if isinstance(row, Malformed):
@@ -53,20 +60,21 @@ def refuse_malformed(row: Any) -> Any:
 
 
 class BadRecords:
-    """The malformed records of one file: ``file[index] (id): reason``, one line a reason."""
+    """The malformed records of one file: ``file[index] (id): reason``, one line a reason. ``changes``: what of the
+    others was not taken as it stands."""
 
     def __init__(self, path: Path, policy: Policy) -> None:
         self.path = path
         self.policy = policy
+        self.changes = Changes(path)
         self.lines: list[str] = []
         self.count = 0
         self.remedies = [] if policy == "skip" else [LEAVE_OUT]
         self._shown: dict[str, str] = {}
 
     def add(self, index: int, row: Any, reasons: Iterable[str]) -> None:
-        identity = f" (id {_short(row['id'])})" if isinstance(row, dict) and "id" in row else ""
         for reason in map(_shortened, reasons):
-            line = f"{self.path}[{index}]{identity}: {reason}"
+            line = f"{_of_record(self.path, index, row)}: {reason}"
             self.count += 1
             if len(self.lines) < KEPT:
                 self.lines.append(line)
@@ -82,12 +90,12 @@ class BadRecords:
         return bool(self.count) and self.policy == "error"
 
     def done(self) -> None:
-        """Raises DataError with every problem; where the policy is to skip, logs them."""
-        if not self.count:
-            return
-        if self.policy == "error":
+        """Raises DataError with every problem; where the policy is to skip, logs them. Logs the changes."""
+        if self.stops:
             raise DataError(self._report())
-        log.warning("left out by on_bad_record: skip: %s", self._report())
+        if self.count:
+            log.warning("left out by on_bad_record: skip: %s", self._report())
+        self.changes.report()
 
     def together_with(self, error: DataError) -> DataError:
         """One error for the malformed records so far and for what ended the reading."""
@@ -97,14 +105,42 @@ class BadRecords:
         remedies = "".join(f"\n{remedy[0].upper()}{remedy[1:]}" for remedy in self.remedies)
         if self.count <= SHOWN:
             return str(DataError(self.lines)) + remedies
-        name = f"{self.path.stem}-{hashlib.sha256(str(self.path).encode()).hexdigest()[:8]}.txt"
-        whole = cache_directory() / "bad_records" / name
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        beyond = [f"... and {self.count - len(self.lines)} more"] if self.count > len(self.lines) else []
-        whole.write_text("\n".join([*self.lines, *beyond, ""]), encoding="utf-8", errors="backslashreplace")
+        whole = _listed(self.path, "bad_records", self.lines, self.count)
         first = "\n".join(f"  - {line}" for line in self._shown.values())
         more = f"  ... and {self.count - len(self._shown)} more"
         return f"{self.count} problems, listed in {whole}; the first of each kind:\n{first}\n{more}{remedies}"
+
+
+class Changes:
+    """Of one file: how many records were changed or left out by a rule of their format, and which.
+
+    ``counts``: kind of change, in words -> records. These records are no errors: the trainer that the format comes
+    from accepts them too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.counts: Counter[str] = Counter()
+        self.lines: list[str] = []
+
+    def add(self, index: int, row: Any, kinds: Iterable[str]) -> None:
+        for kind in kinds:
+            self.counts[kind] += 1
+            if len(self.lines) < KEPT:
+                self.lines.append(f"{_of_record(self.path, index, row)}: {kind}")
+
+    def state(self) -> dict[str, Any]:
+        return {"counts": dict(self.counts), "lines": self.lines}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.counts, self.lines = Counter(state["counts"]), list(state["lines"])
+
+    def report(self) -> None:
+        if not self.counts:
+            return
+        file = _listed(self.path, "changed_records", self.lines, self.counts.total())
+        kinds = "; ".join(f"{kind}: {count:,}" for kind, count in self.counts.most_common())
+        log.warning("%s: records not taken as they stand (listed in %s): %s", self.path, file, kinds)
 
 
 class UniqueIds:
@@ -136,6 +172,22 @@ class UniqueIds:
         if self._repeated:
             first = ", ".join(self._first)
             log.warning("%s: %d repeated ids got a suffix (first: %s)", self._path, self._repeated, first)
+
+
+def _of_record(path: Path, index: int, row: Any) -> str:
+    """How a record is named: its file, its index, and its id where it has one."""
+    identity = f" (id {_short(row['id'])})" if isinstance(row, dict) and "id" in row else ""
+    return f"{path}[{index}]{identity}"
+
+
+def _listed(path: Path, folder: str, lines: Sequence[str], count: int) -> Path:
+    """The file of the cache directory that now holds ``lines``, the first of ``count`` on the records of ``path``."""
+    name = f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.txt"
+    whole = cache_directory() / folder / name
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    beyond = [f"... and {count - len(lines)} more"] if count > len(lines) else []
+    whole.write_text("\n".join([*lines, *beyond, ""]), encoding="utf-8", errors="backslashreplace")
+    return whole
 
 
 def _short(value: Any) -> str:

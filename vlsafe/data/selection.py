@@ -20,7 +20,7 @@ class SelectedSource(Source):
 
     def __init__(self, source: Source, places: Sequence[int]) -> None:
         self.name = source.name
-        self.skipped = source.skipped
+        self.skipped, self.changes = source.skipped, source.changes
         self._source = source
         self._places = np.asarray(places, dtype=np.int64)
 

@@ -36,7 +36,8 @@ def messages(answer: str, image: str) -> dict[str, Any]:
 
 
 def llava(answer: str, image: str) -> dict[str, Any]:
-    said = [{"from": "human", "value": "<image>?" if image else "?"}, {"from": "gpt", "value": answer}]
+    said = [{"from": "human", "value": "<image>?" if image else "?"}, {"from": "gpt", "value": "yes"}]
+    said = said if answer else [{"from": "system", "value": ""}, *said]
     return {"id": f"id of {image or answer}", "conversations": said} | ({"image": image} if image else {})
 
 
@@ -62,7 +63,7 @@ WITHOUT_PICTURES = ("alpaca", "hub")
 
 
 def rows_of(kind: str) -> list[Any]:
-    """Record 1 has no answer, record 2 no picture, record 4 neither; the others are well."""
+    """Record 1 has no answer (LLaVA's an empty system message), record 2 no picture, record 4 neither."""
     made = [("yes", "a.png"), ("", "a.png"), ("yes", "gone.png"), ("yes", "a.png"), ("", "gone.png")]
     return [ROWS[kind](answer, image) for answer, image in made]
 

@@ -27,15 +27,15 @@ def record(question: str, image: Any = None, **fields: Any) -> dict[str, Any]:
     [
         ("<image>\nIs it?", "a.png", ("a.png", "Is it?")),
         ("<image>Is it?", "a.png", ("a.png", "Is it?")),
-        ("Is it?\n<image>", "a.png", ("Is it?", "a.png")),
-        ("Look:\n<image>\nIs it?", "a.png", ("Look:", "a.png", "Is it?")),
+        ("Is it?\n<image>", "a.png", ("a.png", "Is it?")),
+        ("Look:\n<image>\nIs it?", "a.png", ("a.png", "Look:\n\nIs it?")),
         ("<image>", "a.png", ("a.png",)),
         ("<image>\n<image>\nSame?", ["a.png", "b.png"], ("a.png", "b.png", "Same?")),
-        ("Is <image> like <image>?", ["b.png", "a.png"], ("Is", "b.png", "like", "a.png", "?")),
+        ("Is <image> like <image>?", ["b.png", "a.png"], ("b.png", "a.png", "Is  like ?")),
         ("  code stays\n", None, ("  code stays\n",)),
     ],
 )
-def test_pictures_keep_their_place(
+def test_pictures_stand_first_in_their_message(
     tmp_path: Path, draw: Callable, write: Callable, question: str, image: Any, content: tuple[str, ...]
 ) -> None:
     root = draw(tmp_path, ["a.png", "b.png"])
@@ -62,7 +62,7 @@ def test_several_turns_with_a_system_message_and_pictures_elsewhere(
         Turn("system", ("Be kind.",)),
         user(ImageRef(root, "a.png"), "One?"),
         assistant("One."),
-        user("And", ImageRef(root, "deep/b.png")),
+        user(ImageRef(root, "deep/b.png"), "And"),
         assistant("Two."),
     )
 
@@ -104,7 +104,9 @@ BAD: dict[str, Any] = {
     "1 <image> placeholders in the human messages, but 2 pictures": record("<image>?", ["a.png", "a.png"]),
     "'image' '/etc/a.png' leaves the root; it must be the name of a picture inside": record("<image>?", "/etc/a.png"),
     "'image'[1] must be text, not a number (3)": record("<image><image>?", ["a.png", 3]),
-    "'conversations'[0] 'value' is empty; it must hold text": record("  "),
+    "'conversations'[0] 'value' is empty; it must hold text": {
+        "conversations": [{"from": "system", "value": " "}, *record("?")["conversations"]]
+    },
     "'conversations'[1] 'value' must be text, not null": {
         "conversations": [{"from": "human", "value": "?"}, {"from": "gpt"}]
     },
@@ -112,15 +114,16 @@ BAD: dict[str, Any] = {
         "conversations": [{"from": "robot", "value": "?"}]
     },
     "'conversations'[0] must be an object with 'from' and 'value'": {"conversations": ["?"]},
-    "the messages go assistant; after at most one system message": {"conversations": [{"from": "gpt", "value": "!"}]},
-    "the messages go user; after": {"conversations": [{"from": "human", "value": "?"}]},
+    "the messages go user, user; after at most one system message": {
+        "conversations": [{"from": "human", "value": "?"}, {"from": "human", "value": "?"}]
+    },
+    "the messages go assistant, user, assistant; after": {
+        "conversations": [{"from": "gpt", "value": "!"}] * 2 + record("?")["conversations"]
+    },
     "the messages go user, assistant, system": {
         "conversations": [*record("?")["conversations"], {"from": "system", "value": "!"}]
     },
     "the messages go nowhere (there are none)": {"conversations": []},
-    "'conversations'[1] is not a human message, but holds <image>": {
-        "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "<image>"}]
-    },
 }
 
 

@@ -19,14 +19,14 @@ from filelock import FileLock
 from vlsafe.conversation import Conversation
 from vlsafe.data.index.shards import IndexedRows, ShardWriter, last_state, shard_files
 from vlsafe.data.index.streams import GZIP_MAGIC, PARQUET_MAGIC, open_stream, unpacks_to
-from vlsafe.data.problems import BadRecord, BadRecords, UniqueIds, refuse_malformed
+from vlsafe.data.problems import BadRecord, BadRecords, LeftOut, UniqueIds, refuse_malformed
 from vlsafe.errors import DataError
 from vlsafe.fetch.paths import cache_directory
 
 LARGE = 64 * 2**20
 """Bytes from which a file is indexed instead of held in memory; compressed forms count eightfold."""
 
-VERSION = 1
+VERSION = 2
 """Of the layout: raised when older indexes can no longer be read."""
 
 Convert = Callable[[Any, int], Conversation]
@@ -46,8 +46,8 @@ def is_large(path: Path) -> bool:
 
 def open_index(path: Path, reader: str, convert: Convert, bad: BadRecords) -> tuple[IndexedRows, bool]:
     """The index of ``path`` as ``reader`` (what decides the outcome of ``convert``, in words) reads it; whether every
-    record was converted just now. Malformed records are noted in ``bad``; where these stop the run, the index is not
-    complete.
+    record was converted just now. Malformed records, and changed ones, are noted in ``bad``; where the former stop the
+    run, the index is not complete.
 
     Raises DataError when the file cannot be read.
     """
@@ -61,11 +61,11 @@ def open_index(path: Path, reader: str, convert: Convert, bad: BadRecords) -> tu
             whole = not shard_files(folder)
             _build(path, folder, convert, bad)
             if not bad.stops:
-                done = {"path": str(path), "bad": bad.lines, "more": bad.count - len(bad.lines)}
-                _write_json(folder / "done.json", done)
+                _write_json(folder / "done.json", {"path": str(path), **_noted(bad)})
         else:
             done = json.loads((folder / "done.json").read_text(encoding="utf-8"))
             bad.restore(done["bad"], done["more"])
+            bad.changes.restore(done["changes"])
     return IndexedRows(folder), whole
 
 
@@ -85,27 +85,34 @@ def content_hash(path: Path) -> str:
     return digest
 
 
+def _noted(bad: BadRecords) -> dict[str, Any]:
+    return {"bad": bad.lines, "more": bad.count - len(bad.lines), "changes": bad.changes.state()}
+
+
 def _build(path: Path, folder: Path, convert: Convert, bad: BadRecords) -> None:
     state = last_state(folder)
-    bad.restore(state.get("bad", []), state.get("more", 0))
+    if state:
+        bad.restore(state["bad"], state["more"])
+        bad.changes.restore(state["changes"])
     ids = UniqueIds(path, IndexedRows(folder).ids())
     writer = ShardWriter(folder, len(shard_files(folder)))
     number = state.get("records", 0)
     stream = open_stream(path, state.get("position", 0), number)
 
     def flush() -> None:
-        writer.flush(
-            {"records": number, "position": stream.position(), "bad": bad.lines, "more": bad.count - len(bad.lines)}
-        )
+        writer.flush({"records": number, "position": stream.position(), **_noted(bad)})
 
     try:
         for row, raw in stream:
             try:
-                identity = convert(refuse_malformed(row), number).id
+                conversation = convert(refuse_malformed(row), number)
+            except LeftOut as error:
+                bad.changes.add(number, row, error.reasons)
             except BadRecord as error:
                 bad.add(number, row, error.reasons)
             else:
-                writer.add(number, ids.unique(identity), raw)
+                bad.changes.add(number, row, conversation.changes)
+                writer.add(number, ids.unique(conversation.id), raw)
             number += 1
             if writer.full:
                 flush()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ import vlsafe
 from vlsafe.conversation import Conversation, ImageRef
 from vlsafe.data.index.build import is_large, open_index
 from vlsafe.data.index.streams import open_stream
-from vlsafe.data.problems import BadRecord, BadRecords, Policy, UniqueIds, refuse_malformed
+from vlsafe.data.problems import BadRecord, BadRecords, LeftOut, Policy, UniqueIds, refuse_malformed
 from vlsafe.data.sources.pictures import PicturesNote, note_missing, why_missing
 from vlsafe.data.sources.rows import read_rows
 from vlsafe.errors import DataError
@@ -27,11 +27,13 @@ class Source(ABC):
 
     A source is checked when it is opened: afterwards every index from 0 to ``len(source) - 1`` gives a well-formed
     Conversation, whose ``source`` is ``name`` and whose ``id`` is unique. ``skipped`` counts what is wrong with the
-    records that were left out by ``on_bad_record: skip``.
+    records that were left out by ``on_bad_record: skip``; ``changes`` counts, by kind, the records that were changed or
+    left out by a rule of their format.
     """
 
     name: str
     skipped: int = 0
+    changes: Mapping[str, int] = {}
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -63,13 +65,14 @@ class RecordSource(Source):
         self._kept: Sequence[int]
         (self._open_indexed if is_large(self.path) else self._open_in_memory)(bad, check_images)
         bad.done()
-        self.skipped = bad.count
+        self.skipped, self.changes = bad.count, dict(bad.changes.counts)
         if not self._kept:
-            raise DataError(f"{self.path}: every record was left out by on_bad_record: skip; see the log for why")
+            raise DataError(f"{self.path}: every record was left out; see the log for why")
 
     @abstractmethod
     def convert(self, row: Any, index: int) -> Conversation:
-        """The Conversation of a record. Raises BadRecord with every reason why there is none."""
+        """The Conversation of a record. Raises BadRecord with every reason why there is none, LeftOut for a record of
+        which its format says that nothing is to be trained."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -83,6 +86,7 @@ class RecordSource(Source):
         wanted: list[tuple[int, str, tuple[ImageRef, ...]]] = []
         ids = UniqueIds(self.path)
         for number, conversation in convert_all(rows, self.convert, bad):
+            bad.changes.add(number, rows[number], conversation.changes)
             wanted.append((number, ids.unique(conversation.id), conversation.images))
         ids.report()
         lacking = note_missing(wanted, bad) if check_images else set()
@@ -156,6 +160,8 @@ def convert_all(rows: Iterable[Any], convert: Callable[[Any, int], T], bad: BadR
     for number, row in enumerate(rows):
         try:
             converted = convert(refuse_malformed(row), number)
+        except LeftOut as error:
+            bad.changes.add(number, row, error.reasons)
         except BadRecord as error:
             bad.add(number, row, error.reasons)
         else:

@@ -90,12 +90,13 @@ class Fields:
             self.note(f"{what} {REPR.repr(name)} {problem}; it must be the name of a picture inside {root}")
         return ImageRef(root, name)
 
-    def check_order(self, turns: Sequence[Turn]) -> None:
-        """At most one system turn, first; then user and assistant in turns; the last word is the assistant's."""
+    def check_order(self, turns: Sequence[Turn], answered: bool = True) -> None:
+        """At most one system turn, first; then user and assistant in turns; the last word is the assistant's, unless
+        the last question need not be ``answered``."""
         roles = [turn.role for turn in turns]
         spoken = roles[1:] if roles[:1] == ["system"] else roles
-        expected = ["user", "assistant"] * (len(spoken) // 2)
-        if not spoken or spoken != expected:
+        pairs = len(spoken) // 2 if answered else (len(spoken) + 1) // 2
+        if not spoken or spoken != (["user", "assistant"] * pairs)[: len(spoken)]:
             self.note(
                 f"the messages go {', '.join(roles) or 'nowhere (there are none)'}; after at most one system message, "
                 "user and assistant must alternate, from a user's question to an assistant's answer"
