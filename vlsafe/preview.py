@@ -27,6 +27,11 @@ def main(argv: list[str]) -> int:
     console = Console()
     for line in run.model.backbone.inferred():
         console.print(line, highlight=False, markup=False)
+    for name, source in run.datamodule.sources.items():
+        for kind, count in source.changes.items():
+            console.print(
+                f"{name}, not taken as it stands: {kind}: {count:,}", highlight=False, markup=False, soft_wrap=True
+            )
     for step in range(options.start, options.start + options.n):
         part, record = mixture.at(step)
         conversation = run.datamodule.sources[part][record]
@@ -36,6 +41,11 @@ def main(argv: list[str]) -> int:
             console.print(f"picture: {image}", style="cyan", highlight=False, markup=False)
         console.print(marked(encoded, encoding))
         console.print(f"{len(encoded.input_ids)} tokens, {encoded.supervised} supervised", style="bold")
+        changed = [*conversation.changes, *(f"{kind}: {count:,}" for kind, count in encoded.changes.items())]
+        for line in changed:
+            console.print(
+                f"not taken as it stands: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True
+            )
     return 0
 
 

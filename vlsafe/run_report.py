@@ -67,8 +67,9 @@ def final_values(report: dict[str, Any]) -> dict[str, float]:
 
 
 def data_row(data: ConversationData, seen: dict[str, dict[str, int]], seconds: float = 0.0) -> dict[str, Any]:
-    """What was really trained on, by part: samples and supervised tokens as counted in training; and how it was
-    loaded, by the first process since it began or was resumed, ``seconds`` ago."""
+    """What was really trained on, by part: samples and supervised tokens as counted in training, and ``changes``, the
+    records of its source that were not taken as they stand. How it was loaded, and what of the samples was changed, by
+    the first process since it began or was resumed, ``seconds`` ago."""
     mixture = data.open()
     parts = [
         {
@@ -78,6 +79,7 @@ def data_row(data: ConversationData, seen: dict[str, dict[str, int]], seconds: f
             else f"{part.source.get('kind')}:{part.source.get('path')}",
             "share": mixture.shares[name],
             **seen.get(name, {"samples": 0, "supervised_tokens": 0}),
+            "changes": dict(data.sources[name].changes),
         }
         for name, part in data.parts.items()
     ]
@@ -85,6 +87,7 @@ def data_row(data: ConversationData, seen: dict[str, dict[str, int]], seconds: f
         "workers": data.num_workers,
         "samples_per_second_per_worker": data.loading.per_worker,
         "wait_share": min(1.0, data.loading.waiting / seconds) if seconds else 0.0,
+        "changes": dict(data.loading.changes),
     }
     return {"samples": sum(part["samples"] for part in parts), "parts": parts, "loading": loading}
 

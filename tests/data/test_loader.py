@@ -14,7 +14,7 @@ from tiny import alpaca_file, ask, composed, llava_file, save_tokenizer
 from vlsafe import ConversationData, Part
 from vlsafe.conversation import Conversation
 from vlsafe.data.collate import Collate
-from vlsafe.data.encoding import Encoded, Encoding
+from vlsafe.data.encoding import CUT, CUT_TOKENS, Encoded, Encoding
 from vlsafe.data.loader import MixtureDataset, MixtureLoader, StepSampler
 from vlsafe.data.mixture import Mixture
 from vlsafe.data.sources import open_source
@@ -147,6 +147,23 @@ def test_what_loading_took_is_measured(workers: int) -> None:
     assert made.loading.samples == 12 and made.loading.working >= 12 * 0.02
     assert made.loading.per_worker == pytest.approx(12 / made.loading.working) and made.loading.per_worker <= 50
     assert 0.05 < made.loading.waiting <= elapsed, "nothing else was done meanwhile"
+
+
+class Cutting(OneToken):
+    """An encoding that cuts three tokens off every sample."""
+
+    def sample(self, conversation: Conversation) -> Encoded:
+        encoded = super().sample(conversation)
+        encoded.changes.update({CUT: 1, CUT_TOKENS: 3})
+        return encoded
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_encoding_changes_is_counted(workers: int) -> None:
+    made = loader(samples=12, workers=workers)
+    made.dataset.encoding = Cutting()  # type: ignore[attr-defined]
+    passes(made, 1)
+    assert made.loading.changes == {CUT: 12, CUT_TOKENS: 36}
 
 
 # --- the data module

@@ -10,8 +10,9 @@ block-diagonal mask, so samples do not see each other (pitfalls F1). Steps and s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -28,7 +29,8 @@ _TEXT = {"input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "to
 class Batch:
     """``inputs``: keyword arguments of the model's forward (input_ids [rows, length], picture tensors
     [pictures, ...], and what the layout needs); ``labels`` and ``samples``, the number of the sample that a position
-    belongs to: [rows, length]; ``sources`` and ``ids``: one a sample; ``seconds``: of all samples, as in Encoded."""
+    belongs to: [rows, length]; ``sources`` and ``ids``: one a sample; ``seconds`` and ``changes``: of all samples, as
+    in Encoded."""
 
     inputs: dict[str, Tensor]
     labels: Tensor
@@ -36,6 +38,7 @@ class Batch:
     sources: list[str]
     ids: list[str]
     seconds: float = 0.0
+    changes: Counter[str] = field(default_factory=Counter)
 
     @property
     def has_pictures(self) -> bool:
@@ -120,7 +123,9 @@ class Collate:
     @staticmethod
     def _batch(inputs: dict[str, Tensor], labels: Tensor, samples: Tensor, encoded: Sequence[Encoded]) -> Batch:
         seconds = sum(sample.seconds for sample in encoded)
-        return Batch(inputs, labels, samples, [s.source for s in encoded], [s.id for s in encoded], seconds)
+        changes = sum((sample.changes for sample in encoded), Counter[str]())
+        sources, ids = [s.source for s in encoded], [s.id for s in encoded]
+        return Batch(inputs, labels, samples, sources, ids, seconds, changes)
 
 
 def _joined(pictures: list[Tensor]) -> Tensor:

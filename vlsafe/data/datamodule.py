@@ -49,7 +49,8 @@ class ConversationData(L.LightningDataModule):
         seed: decides the order, with nothing else.
         num_workers: processes that decode and encode; 0 does it in the training process.
         max_length: most tokens a sample; None for no limit.
-        too_long: what to do with a longer sample.
+        too_long: what to do with a longer sample: ``error``, or ``truncate`` it there, counted, and train on what is
+            left. One that would lose a picture or all that is supervised is an error in either case.
         padding_free: train on samples laid one after the other instead of padded rows; the same loss and steps,
             without the padding's cost. Only for backbones that support it.
         supervise: ``all`` assistant turns of a conversation, or the ``last``.

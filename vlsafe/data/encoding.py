@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -13,7 +14,17 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from vlsafe.conversation import Conversation
-from vlsafe.data.chat import Message, Span, answer_spans, check_turns, messages_of, opening_of, special_tokens
+from vlsafe.data.chat import (
+    Message,
+    Renderer,
+    Span,
+    answer_spans,
+    check_turns,
+    control_tokens,
+    messages_of,
+    opening_of,
+    special_tokens,
+)
 from vlsafe.data.images import open_image
 from vlsafe.data.processors import PaliGemmaProcessor
 from vlsafe.errors import DataError
@@ -26,11 +37,16 @@ PER_TOKEN = ("mm_token_type_ids", "token_type_ids", "cross_attention_mask")
 which tokens PaliGemma and Gemma 3 read in both directions; which pictures a token of Llama 3.2 Vision sees."""
 
 
+CUT, CUT_TOKENS, CUT_ANSWERS = "samples cut at max_length", "tokens cut off", "whole answers cut off"
+BROKEN = "control tokens in text, broken up"
+
+
 @dataclass
 class Encoded:
     """One sample. ``input_ids`` and ``labels``: int64 [length]. ``pixels``: the picture tensors of the processor.
     ``per_token``: what else the model wants of every token (:data:`PER_TOKEN`), [length, ...]. ``seconds``: what
-    reading, decoding and encoding it took, where that was measured."""
+    reading, decoding and encoding it took, where that was measured. ``changes``: how often something of the record was
+    not taken as it stands, by kind (:data:`CUT`, :data:`CUT_TOKENS`, :data:`CUT_ANSWERS`, :data:`BROKEN`)."""
 
     id: str
     source: str
@@ -40,6 +56,7 @@ class Encoded:
     text: str = ""
     per_token: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
+    changes: Counter[str] = field(default_factory=Counter)
 
     @property
     def supervised(self) -> int:
@@ -55,7 +72,8 @@ class Encoding:
         system_prompt: stands before every conversation that brings none; None leaves it to the template.
         supervise: ``all`` assistant turns, or the ``last`` one only.
         max_length: most tokens of a sample; None for no limit.
-        too_long: what to do with a longer one: ``error``, or ``truncate`` its last answer (never a picture).
+        too_long: what to do with a longer one: ``error``, or ``truncate`` it there and train on what is left, as LLaVA
+            does; never a picture, nor everything that is supervised.
     """
 
     def __init__(
@@ -85,6 +103,8 @@ class Encoding:
             for position in _positions(span, offsets):
                 labels[position] = encoded.input_ids[position]
         encoded.labels = labels
+        if broken := control_tokens(conversation, self._special):
+            encoded.changes[BROKEN] += broken
         self._limit(encoded)
         if encoded.supervised == 0:
             raise DataError(f"{_where(conversation)}: no token would be supervised; it needs an assistant answer")
@@ -109,18 +129,19 @@ class Encoding:
         }
 
     @cached_property
-    def _opening(self) -> str:
+    def _opening(self) -> tuple[str, str]:
         return opening_of(self._template)
 
     def _render(self, conversation: Conversation, prompt: bool) -> tuple[list[Message], str]:
         messages = messages_of(conversation, self._special, self.system_prompt)
         return messages, self._template(messages, prompt)
 
-    def _template(self, messages: list[Message], prompt: bool) -> str:
-        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+    @cached_property
+    def _template(self) -> Renderer:
+        return Renderer(self.processor)
 
     def _spans(self, messages: list[Message], text: str, prompt: bool) -> list[Span]:
-        return answer_spans(lambda m: self._template(m, prompt), messages, text, self._end_tokens(), self._opening)
+        return answer_spans(lambda m: self._template(m, prompt), messages, text, self._end_tokens(), *self._opening)
 
     @property
     def _reads_both_ways(self) -> bool:
@@ -165,27 +186,33 @@ class Encoding:
         length = len(encoded.input_ids)
         if self.max_length is None or length <= self.max_length:
             return
-        where = f"{encoded.source}, record {encoded.id!r}"
+        cut = encoded.input_ids[self.max_length :]
+        begins, whole = _answers(encoded.labels, self.max_length)
+        lost = f"its last {len(cut):,} tokens, with {whole} of {begins} answers"
+        where = f"{encoded.source}, record {encoded.id!r}: {length:,} tokens"
         if self.too_long == "error":
             raise DataError(
-                f"{where}: {length} tokens, more than max_length={self.max_length}; raise max_length, "
-                "or set too_long: truncate to cut its last answer"
+                f"{where}, more than max_length={self.max_length}; raise max_length, or set too_long: truncate to "
+                f"train without {lost}"
             )
-        cut = encoded.input_ids[self.max_length :]
         if bool(torch.isin(cut, torch.tensor(self.processor.image_token_ids)).any()):
-            raise DataError(f"{where}: max_length={self.max_length} would cut a picture; raise max_length")
-        if self.max_length <= _last_answer(encoded.labels):
-            raise DataError(f"{where}: max_length={self.max_length} would cut its whole last answer; raise max_length")
+            raise DataError(f"{where}, of which max_length={self.max_length} would cut a picture; raise max_length")
         encoded.input_ids = encoded.input_ids[: self.max_length]
         encoded.labels = encoded.labels[: self.max_length]
+        if encoded.supervised == 0:
+            raise DataError(
+                f"{where}, of which max_length={self.max_length} would cut all that is supervised ({lost}); "
+                "raise max_length, or remove the record"
+            )
         encoded.per_token = {name: values[: self.max_length] for name, values in encoded.per_token.items()}
+        encoded.changes.update({CUT: 1, CUT_TOKENS: len(cut)} | ({CUT_ANSWERS: whole} if whole else {}))
 
 
-def _last_answer(labels: Tensor) -> int:
-    """Position of the last answer's first supervised token; -1 without one."""
+def _answers(labels: Tensor, end: int) -> tuple[int, int]:
+    """Supervised answers, and how many of them begin at ``end`` or later."""
     supervised = (labels != IGNORE).long()
-    begins = (torch.diff(supervised, prepend=supervised.new_zeros(1)) == 1).nonzero()
-    return int(begins[-1]) if len(begins) else -1
+    begins = (torch.diff(supervised, prepend=supervised.new_zeros(1)) == 1).nonzero().flatten()
+    return len(begins), int((begins >= end).sum())
 
 
 def _positions(span: Span, offsets: dict[str, list[Any]]) -> list[int]:

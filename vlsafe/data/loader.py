@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -77,11 +78,13 @@ class StepSampler(Sampler[list[int]]):
 @dataclass
 class Loading:
     """What delivering samples took: ``working`` seconds of the workers (of this process where there are none) to read,
-    decode and encode ``samples``, and ``waiting`` seconds of this process for its next batch."""
+    decode and encode ``samples``, and ``waiting`` seconds of this process for its next batch. ``changes``: what of them
+    was not taken as it stands, as in Encoded."""
 
     samples: int = 0
     working: float = 0.0
     waiting: float = 0.0
+    changes: Counter[str] = field(default_factory=Counter)
 
     @property
     def per_worker(self) -> float:
@@ -127,4 +130,5 @@ class MixtureLoader(DataLoader):
         if batch is not None:
             self.loading.samples += len(batch.ids)
             self.loading.working += batch.seconds
+            self.loading.changes.update(batch.changes)
         return batch

@@ -9,8 +9,9 @@ A report is a dict, and ``report.json`` holds exactly it. Rates are percentages,
     objective   {value, safety, answered, retention?}: what a study optimises, and its parts, in percent
     forgetting  [{metric, side, pictures, n, right_before, forgotten, gained, retention, low, high}]
     trained     [{component, train, learning_rate, parameters, trainable, note?}]
-    data        {samples, parts: [{name, source, share (0 to 1), samples, supervised_tokens}],
-                loading?: {workers, samples_per_second_per_worker, wait_share (0 to 1)}}
+    data        {samples,
+                parts: [{name, source, share (0 to 1), samples, supervised_tokens, changes?: {kind: records}}],
+                loading?: {workers, samples_per_second_per_worker, wait_share (0 to 1), changes?: {kind: number}}}
     phases      [{name, seconds}]
     curves      {"step": [...], "loss": [...], "loss/<source>": [...]}, None where nothing was logged
     agreement   [{first, second, over, n, n_error, agreed, kappa, low, high}] of two judges, or a judge and people

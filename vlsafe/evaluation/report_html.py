@@ -223,7 +223,19 @@ def _data(report: dict[str, Any]) -> str:
         f"the answers, so a part with long answers weighs more than its share of the samples. {_loading(report)}"
     )
     table = markup.table("Samples and supervised tokens by part", columns, [markup.body(rows)], "data")
-    return markup.section("Data mixed", told + table) if rows else ""
+    return markup.section("Data mixed", told + table + _changes(report["data"])) if rows else ""
+
+
+def _changes(data: dict[str, Any]) -> str:
+    """What was not taken as it stands: records when the parts were opened, samples when they were encoded."""
+    found = [(part["name"], part.get("changes", {})) for part in data["parts"]]
+    found.append(("samples of the first process", data.get("loading", {}).get("changes", {})))
+    told = [
+        f"{safe(name)}: " + "; ".join(f"{safe(kind)} ({words.count(number)})" for kind, number in changes.items())
+        for name, changes in found
+        if changes
+    ]
+    return markup.legend(f"Not taken as it stands. {'. '.join(told)}.") if told else ""
 
 
 def _loading(report: dict[str, Any]) -> str:
