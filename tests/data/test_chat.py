@@ -49,8 +49,10 @@ def test_spans_of_the_worked_example() -> None:
     def render(shown: list) -> str:
         return "U:" + shown[0]["content"][0]["text"] + " A:" + shown[1]["content"][0]["text"] + "E"
 
-    assert answer_spans(render, messages, render(messages), ["E"], opening="A:") == [(7, 11)]
-    assert answer_spans(render, messages, render(messages), ["E"], opening="") == [(7, 11)]
-    # where a prompt would end before a blank, the model must write the blank too
-    spaced = lambda shown: render(shown).replace("A:", "A: ")  # noqa: E731
-    assert answer_spans(spaced, messages, spaced(messages), ["E"], opening="A:") == [(7, 12)]
+    assert answer_spans(render, messages, render(messages), ["E"], opening="A:", lead="") == [(7, 11)]
+    assert answer_spans(render, messages, render(messages), ["E"], opening="", lead="") == [(7, 11)]
+    # where a prompt would end before a blank, or before empty thoughts, the model must write these too
+    for lead in (" ", "<think></think>"):
+        led = lambda shown, lead=lead: render(shown).replace("A:", "A:" + lead)  # noqa: E731
+        assert answer_spans(led, messages, led(messages), ["E"], opening="A:", lead=lead) == [(7, 11 + len(lead))]
+        assert answer_spans(render, messages, render(messages), ["E"], opening="A:", lead=lead) == [(7, 11)]

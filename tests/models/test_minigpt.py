@@ -12,7 +12,6 @@ import pytest
 import torch
 from fitting import changed, tensors, trainer
 from tiny import alpaca_file, ask, draw, golden, language_model, llava_file, talk
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
@@ -20,7 +19,6 @@ from transformers import (
     AutoTokenizer,
     Blip2VisionConfig,
     LlamaConfig,
-    PreTrainedTokenizerFast,
 )
 
 from vlsafe import ConversationData, MiniGPTv2, Part, SafetyFineTuning
@@ -99,18 +97,18 @@ def test_four_neighbouring_patches_become_one_token(backbone: MiniGPTv2) -> None
 @pytest.mark.parametrize(
     ("marked", "turns"),
     [
-        ("[INST] <Img><image></Img> c? [/INST][[ red</s>]]", lambda p: (user(p, "c?"), assistant("red"))),
-        ("[INST] hi [/INST][[ yes</s>]]", lambda p: (user("hi"), assistant("yes"))),
+        ("<s>[INST] <Img><image></Img> c? [/INST][[ red</s>]]", lambda p: (user(p, "c?"), assistant("red"))),
+        ("<s>[INST] hi [/INST][[ yes</s>]]", lambda p: (user("hi"), assistant("yes"))),
         (
-            "[INST] <Img><image></Img> a [/INST][[ b</s>]] [INST] c [/INST][[ d</s>]]",
+            "<s>[INST] <Img><image></Img> a [/INST][[ b</s>]]<s>[INST] c [/INST][[ d</s>]]",
             lambda p: (user(p, "a"), assistant("b"), user("c"), assistant("d")),
         ),
         (
-            "[INST] a [/INST][[ b</s>]] [INST] <Img><image></Img> c [/INST][[ d</s>]]",
+            "<s>[INST] a [/INST][[ b</s>]]<s>[INST] <Img><image></Img> c [/INST][[ d</s>]]",
             lambda p: (user("a"), assistant("b"), user(p, "c"), assistant("d")),
         ),
         (
-            "[INST] <<SYS>>\nbe kind\n<</SYS>>\n\nhi [/INST][[ yes</s>]]",
+            "<s>[INST] <<SYS>>\nbe kind\n<</SYS>>\n\nhi [/INST][[ yes</s>]]",
             lambda p: (Turn("system", ("be kind",)), user("hi"), assistant("yes")),
         ),
     ],
@@ -127,21 +125,25 @@ def test_ids_and_labels_are_those_written_by_hand(
         assert prompt.text == marked.partition("[[")[0].replace("<image>", "<ImageHere>")
 
 
-def test_the_words_after_a_picture_are_tokenised_as_in_training() -> None:
-    """A tokenizer that marks only a text's first word loses the mark that training had after the picture."""
-    letters = {letter: i for i, letter in enumerate(["<unk>", "\u2581", *"<>/Img"])}
-    for scheme, shown in (
-        ("first", "<ImageHere> </Img>"),
-        ("always", "<ImageHere></Img>"),
-        ("never", "<ImageHere></Img>"),
-    ):
-        tokenizer = Tokenizer(models.BPE(letters, [], unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
-        made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
-        processor = processor_of(made, MiniGPTv2Config())
-        assert shown in processor.chat_template, scheme
-        after = made(shown, add_special_tokens=False)["input_ids"][1:]
-        assert after == made("</Img>", add_special_tokens=False)["input_ids"], scheme
+def test_with_the_vocabulary_of_llama_the_ids_are_those_of_the_repository(shared_data: Path, picture: ImageRef) -> None:
+    """Values of the repository's ``prompt_wrap`` and ``tokenize_conversation`` with ``end_sym: </s>``, but with one
+    space before ``[/INST]``; its picture is -200."""
+    for legacy in (True, False):
+        tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "llama2", legacy=legacy)
+        made = Encoding(processor_of(tokenizer, MiniGPTv2Config()))
+        talk_ = talk(
+            user(picture, "What is shown?"), assistant("A red square."), user("Is it large?"), assistant("No.")
+        )
+        encoded = made.sample(talk_)
+        image = made.processor.image_token_id
+        ids = [i for i in encoded.input_ids.tolist() if i != image]
+        before = [1, 518, 25580, 29962, 529, 25518, 29958]
+        asked = [1533, 25518, 29958, 1724, 338, 4318, 29973, 518, 29914, 25580, 29962]
+        again = [1, 518, 25580, 29962, 1317, 372, 2919, 29973, 518, 29914, 25580, 29962]
+        answers = [[319, 2654, 6862, 29889, 2], [1939, 29889, 2]]
+        assert ids == [*before, *asked, *answers[0], *again, *answers[1]], legacy
+        assert encoded.input_ids.tolist()[7:263] == [image] * 256
+        assert encoded.labels[encoded.labels != -100].tolist() == [*answers[0], *answers[1]]
 
 
 def test_a_wide_picture_is_squeezed_to_the_square(backbone: MiniGPTv2, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from transformers import ProcessorMixin
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 from vlsafe.conversation import Conversation, ImageRef, Turn
 from vlsafe.errors import ConfigError, DataError
@@ -35,9 +36,28 @@ TEMPLATES = Table(
 )
 
 
+_UNMARKED, _MARKED = "{%- set mark = '' -%}", "{%- set mark = ' ' -%}"
+
+
 def chat_template(name: str) -> str:
     """The Jinja text of one of our templates."""
     return TEMPLATES[name].read_text(encoding="utf-8")
+
+
+def fitted_template(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """One of our templates as ``tokenizer`` needs it to give the ids of training.
+
+    LLaVA and MiniGPT-v2 tokenise the text after a picture, and a whole conversation, on its own, so it begins with the
+    white space mark that Llama's tokenizer puts before a text. In one piece with its control tokens the same text keeps
+    that mark in some versions of the tokenizer only (``legacy``); a space written there gives it in all of them. For
+    tokenizers without such a mark the space would be a token more, and the template stays as it is.
+    """
+    special = tokenizer.eos_token
+    if _UNMARKED not in text or special is None:
+        return text
+    alone = tokenizer("A", add_special_tokens=False)["input_ids"]
+    spaced = tokenizer(f"{special} A", add_special_tokens=False)["input_ids"][1:]
+    return text.replace(_UNMARKED, _MARKED) if spaced == alone else text
 
 
 def neutralise(text: str, special: Sequence[str]) -> str:
@@ -49,6 +69,12 @@ def neutralise(text: str, special: Sequence[str]) -> str:
         if token and token in text:
             text = text.replace(token, f"{token[0]} {token[1:]}")
     return text
+
+
+def control_tokens(conversation: Conversation, special: Sequence[str]) -> int:
+    """How many control tokens stand in the conversation's text, where they are broken up."""
+    texts = [piece for turn in conversation.turns for piece in turn.content if isinstance(piece, str)]
+    return sum(text.count(token) for text in texts for token in special if token)
 
 
 def special_tokens(processor: ProcessorMixin) -> list[str]:
@@ -77,11 +103,43 @@ def _piece(piece: str | ImageRef, special: Sequence[str]) -> Message:
     return {"type": "text", "text": neutralise(piece, special)}
 
 
-def opening_of(render: RenderPrompt) -> str:
-    """What the template puts at the end of a prompt to open the answer, such as ``ASSISTANT:``."""
+class Renderer:
+    """Renders messages by the processor's chat template, with or without the opening of an answer.
+
+    Templates of language models want a message's content as one text, not as a list of pieces: they fail on a list or
+    print it. For those the pieces are joined, a picture as its token on a line of its own.
+    """
+
+    def __init__(self, processor: ProcessorMixin) -> None:
+        self.processor = processor
+        self._as_text = False
+        piece = {"type": "text", "text": "VLSAFESENTINEL"}
+        try:
+            shown = self([{"role": "user", "content": [piece]}])
+        except (TypeError, TemplateError):
+            shown = ""
+        self._as_text = "VLSAFESENTINEL" not in shown or str(piece) in shown
+
+    def __call__(self, messages: list[Message], prompt: bool = False) -> str:
+        if self._as_text:
+            messages = [message | {"content": self._joined(message["content"])} for message in messages]
+        return self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+
+    def _joined(self, content: list[Message]) -> str:
+        image = f"{self.processor.image_token}\n"
+        return "".join(image if piece["type"] == "image" else piece["text"] for piece in content)
+
+
+def opening_of(render: RenderPrompt) -> tuple[str, str]:
+    """What the template puts at the end of a prompt to open the answer, such as ``ASSISTANT:``, and what it then puts
+    before an answer: a space, or Qwen3's empty thoughts. The model must write the latter itself."""
     probe = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
     asked, told = render(probe, True), render(probe, False)
-    return asked.removeprefix(told) if asked.startswith(told) else ""
+    if not asked.startswith(told):
+        return "", ""
+    answered = render([*probe, {"role": "assistant", "content": [{"type": "text", "text": "VLSAFESENTINEL"}]}], False)
+    lead = answered.removeprefix(asked).partition("VLSAFESENTINEL")[0] if answered.startswith(asked) else ""
+    return asked.removeprefix(told), lead
 
 
 def end_of_turn(render: Render, tokens: Sequence[str]) -> str | None:
@@ -93,12 +151,13 @@ def end_of_turn(render: Render, tokens: Sequence[str]) -> str | None:
 
 
 def answer_spans(
-    render: Render, messages: list[Message], text: str, end_tokens: Sequence[str], opening: str
+    render: Render, messages: list[Message], text: str, end_tokens: Sequence[str], opening: str, lead: str
 ) -> list[Span]:
-    """Character spans ``[start, end)`` of the assistant's answers in ``text``, each with its end-of-turn token.
+    """Character spans ``[start, end)`` of the assistant's answers in ``text``, each with its end-of-turn token. An
+    answer without text has none: it is never trained.
 
-    White space between ``opening`` (:func:`opening_of`) and an answer belongs to the answer: a prompt ends before it,
-    so the model must write it itself.
+    ``lead`` between ``opening`` (:func:`opening_of`) and an answer belongs to the answer: a prompt ends before it, so
+    the model must write it itself.
 
     Raises:
         ConfigError: the template rewrites answers, or puts no end token after them.
@@ -109,11 +168,11 @@ def answer_spans(
         sentinel   user "hi", assistant "§0"       rendered   "U:hi A:§0E"   -> pieces "U:hi A:", "E"
         so the answer starts at len("U:hi A:") = 7, ends at 10, and with its end token at 11
     """
-    answers = [_text(m) for m in messages if m["role"] == "assistant"]
+    answers = [_text(m) for m in messages if _answers(m)]
     sentinels = [f"VLSAFESENTINEL{i}X" for i in range(len(answers))]
     replaced, left = [], iter(sentinels)
     for message in messages:
-        content = [{"type": "text", "text": next(left)}] if message["role"] == "assistant" else message["content"]
+        content = [{"type": "text", "text": next(left)}] if _answers(message) else message["content"]
         replaced.append({"role": message["role"], "content": content})
     pieces = re.split("|".join(sentinels), render(replaced)) if sentinels else [text]
     if len(pieces) != len(answers) + 1:
@@ -127,13 +186,13 @@ def answer_spans(
         if not text.startswith(piece, place) or not text.startswith(answer + after, start):
             raise ConfigError("the chat template rewrites assistant answers, so they cannot be found in its text")
         place = start + len(answer)
-        spans.append((start - _white_space_after(opening, piece), place + _end_of_turn(after, end_tokens)))
+        led = opening and piece.endswith(opening + lead)
+        spans.append((start - len(lead) if led else start, place + _end_of_turn(after, end_tokens)))
     return spans
 
 
-def _white_space_after(opening: str, piece: str) -> int:
-    _, found, tail = piece.rpartition(opening) if opening else ("", "", "")
-    return len(tail) if found and tail.isspace() else 0
+def _answers(message: Message) -> bool:
+    return message["role"] == "assistant" and bool(_text(message).strip())
 
 
 def _text(message: Message) -> str:
@@ -153,11 +212,11 @@ def _end_of_turn(after: str, end_tokens: Sequence[str]) -> int:
 
 
 def check_turns(conversation: Conversation) -> None:
-    """Roles alternate user/assistant after an optional system turn, and no answer is empty."""
+    """Roles alternate user/assistant after an optional system turn, and the last answer is not empty."""
     roles = [turn.role for turn in conversation.turns if turn.role != "system"]
     where = f"{conversation.source}, record {conversation.id!r}"
     if not roles or roles[0] != "user" or any(a == b for a, b in pairwise(roles)):
         raise DataError(f"{where}: turns must alternate user and assistant, starting with user; got {roles}")
-    for turn in conversation.turns:
-        if turn.role == "assistant" and not turn.text.strip():
-            raise DataError(f"{where}: an assistant answer is empty; give it text or remove the record")
+    last = conversation.turns[-1]
+    if last.role == "assistant" and not last.text.strip():
+        raise DataError(f"{where}: its last answer is empty; give it text or remove the record")

@@ -9,13 +9,23 @@ from __future__ import annotations
 from typing import Any
 
 import transformers
-from transformers import ProcessorMixin
+from transformers import LlamaTokenizer, PreTrainedTokenizerBase, ProcessorMixin
 
 
 def image_only(kind: type[ProcessorMixin]) -> type[ProcessorMixin]:
     """``kind`` without its video processor, which needs torchvision and which no sample of ours needs."""
     attributes = [name for name in kind.get_attributes() if name != "video_processor"]
     return type(kind.__name__, (kind,), {"get_attributes": classmethod(lambda _: attributes)})
+
+
+def keep_spacing(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have a saved tokenizer split text as this one does.
+
+    Llama's puts its white space mark after a control token or not by its argument ``legacy``, which transformers does
+    not write down; read back without it, the words after ``</s>`` would get other ids than in training.
+    """
+    if isinstance(tokenizer, LlamaTokenizer):
+        tokenizer.init_kwargs["legacy"] = tokenizer.legacy
 
 
 class PaliGemmaProcessor(transformers.PaliGemmaProcessor):

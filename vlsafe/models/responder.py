@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from vlsafe.answering import Answer, Decoding
 from vlsafe.conversation import Conversation, assistant
-from vlsafe.data.chat import end_of_turn, special_tokens
+from vlsafe.data.chat import Renderer, end_of_turn, special_tokens
 from vlsafe.data.collate import Batch, Collate
 from vlsafe.data.encoding import IGNORE, Encoded, Encoding
 from vlsafe.models.backbones.base import Backbone
@@ -163,7 +162,7 @@ def end_tokens(model: PreTrainedModel | PeftModel, processor: ProcessorMixin) ->
     chat template puts after an answer, which a base model's configs do not know."""
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
-    turn = end_of_turn(partial(processor.apply_chat_template, tokenize=False), special_tokens(processor))
+    turn = end_of_turn(Renderer(processor), special_tokens(processor))
     of_turn = None if turn is None else processor.tokenizer.convert_tokens_to_ids(turn)
     return sorted({i for i in [processor.tokenizer.eos_token_id, of_turn, *listed] if i is not None})
 

@@ -15,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from vlsafe.conversation import ImageRef, Turn, assistant, user
-from vlsafe.data.encoding import Encoding
+from vlsafe.data.encoding import BROKEN, Encoding
 from vlsafe.data.images import open_image
 
 
@@ -170,6 +170,7 @@ def test_control_tokens_in_plain_text_are_broken(
         i for i in clean if i in (*special, 102)
     ]
     assert f"hi {token[0]} {token[1:]}" in attacked.text
+    assert attacked.changes == {BROKEN: 2}
 
 
 def test_a_control_token_without_a_role_of_its_own_is_broken_too(tokenizer: Path, tmp_path: Path) -> None:

@@ -34,11 +34,11 @@ FAMILY = Family(
     write,
     picture="<ImageHere>" * 4,  # 16 patches
     golden=dict(
-        single=f"[INST] {SHOWN}c? [/INST][[ red</s>]]",
-        two_turns=f"[INST] {SHOWN}a? [/INST][[ no</s>]] [INST] b? [/INST][[ yes</s>]]",
-        text="[INST] hi [/INST][[ yo</s>]]",
-        later_picture=f"[INST] hi [/INST][[ yo</s>]] [INST] {SHOWN}c? [/INST][[ red</s>]]",
-        system="[INST] <<SYS>>\nbe good\n<</SYS>>\n\nhi [/INST][[ yo</s>]]",
+        single=f"<s>[INST] {SHOWN}c? [/INST][[ red</s>]]",
+        two_turns=f"<s>[INST] {SHOWN}a? [/INST][[ no</s>]]<s>[INST] b? [/INST][[ yes</s>]]",
+        text="<s>[INST] hi [/INST][[ yo</s>]]",
+        later_picture=f"<s>[INST] hi [/INST][[ yo</s>]]<s>[INST] {SHOWN}c? [/INST][[ red</s>]]",
+        system="<s>[INST] <<SYS>>\nbe good\n<</SYS>>\n\nhi [/INST][[ yo</s>]]",
     ),
     parts=dict(
         vision=["model.vision_tower."],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from vlsafe.data.chat import chat_template, end_of_turn, special_tokens
+from vlsafe.data.chat import Renderer, chat_template, end_of_turn, fitted_template, special_tokens
+from vlsafe.data.processors import keep_spacing
 from vlsafe.errors import ConfigError
 from vlsafe.models.backbones.contract import Contract
 from vlsafe.models.backbones.features import image_features, summed
@@ -79,8 +80,9 @@ class Backbone(metaclass=Contract):
     @cached_property
     def processor(self) -> ProcessorMixin:
         processor = self.load_processor()
+        keep_spacing(processor.tokenizer)
         if self.template is not None:
-            processor.chat_template = chat_template(self.template)
+            processor.chat_template = fitted_template(chat_template(self.template), processor.tokenizer)
         if not processor.chat_template:
             raise ConfigError("the checkpoint brings no chat template; name one with model.backbone.template")
         if processor.tokenizer.pad_token_id is None:
@@ -112,7 +114,7 @@ class Backbone(metaclass=Contract):
     def inferred(self) -> list[str]:
         """One line each on what the processor and its template say, for people to check before a run."""
         processor = self.processor
-        end = end_of_turn(partial(processor.apply_chat_template, tokenize=False), special_tokens(processor))
+        end = end_of_turn(Renderer(processor), special_tokens(processor))
         source = f"ours, {self.template}" if self.template else "the checkpoint's own"
         return [
             f"processor: {type(processor).__name__} with {type(processor.image_processor).__name__}",

@@ -21,7 +21,6 @@ from transformers import (
     ProcessorMixin,
 )
 
-from vlsafe.data.chat import chat_template
 from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
 from vlsafe.models.backbones.base import Attention, Backbone, Component
@@ -103,7 +102,7 @@ class ComposedVLLM(Backbone):
             patch_size=self.encoder.config.patch_size,
             vision_feature_select_strategy=self._select(),
             num_additional_image_tokens=self.encoder.extra_tokens,
-            chat_template=chat_template(self.template) if self.template else own_template,
+            chat_template=own_template,  # unless ours is asked for, see Backbone.processor
         )
 
     def load_model(self) -> PreTrainedModel:

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from vlsafe.data.chat import chat_template
+from vlsafe.data.chat import chat_template, fitted_template
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.models.conversion import lora, shards
 from vlsafe.models.conversion.llava_config import Original, read_original
@@ -181,5 +181,5 @@ def _save_beside(folder: Path, config: LlavaConfig, tokenizer: PreTrainedTokeniz
         patch_size=original.vision.patch_size,
         vision_feature_select_strategy=original.features,
         num_additional_image_tokens=CLIP.class_tokens,
-        chat_template=chat_template(TEMPLATE),
+        chat_template=fitted_template(chat_template(TEMPLATE), tokenizer),
     ).save_pretrained(folder)

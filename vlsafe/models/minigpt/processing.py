@@ -9,12 +9,14 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
+from vlsafe.data.chat import fitted_template
 from vlsafe.models.minigpt.configuration import MiniGPTv2Config
 
 IMAGE_TOKEN = "<ImageHere>"
 TEMPLATE = Path(__file__).with_name("template.jinja")
-"""``[INST] <Img><ImageHere></Img> question [/INST] answer</s>``. No ``<s>`` stands in it: the tokenizer puts it first,
-and so the first word keeps the white space mark that it had in training. A system prompt goes where Llama-2 has it."""
+"""``<s>[INST] <Img><ImageHere></Img> question [/INST] answer</s>``, every turn with its ``<s>``, as the repository's
+``tokenize_conversation`` and ``CONV_VISION_minigptv2`` have it. A system prompt goes where Llama-2 has it. The
+repository's data classes leave two spaces before ``[/INST]``, its chat one: ours is that of the chat."""
 
 
 class MiniGPTv2Processor(ProcessorMixin):
@@ -50,18 +52,5 @@ def processor_of(tokenizer: PreTrainedTokenizerBase, config: MiniGPTv2Config) ->
         BlipImageProcessorPil(size={"height": side, "width": side}),
         tokenizer,
         image_seq_length=config.image_seq_length,
-        chat_template=_template_for(tokenizer),
+        chat_template=fitted_template(TEMPLATE.read_text(encoding="utf-8"), tokenizer),
     )
-
-
-def _template_for(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template that gives the tokens of training.
-
-    There the text after a picture was tokenised on its own and so began with a white space mark. Some versions of
-    Llama's tokenizer leave that mark out after a special token; for those a space is put in its place.
-    """
-    template = TEMPLATE.read_text(encoding="utf-8")
-    alone = tokenizer("</Img>", add_special_tokens=False)["input_ids"]
-    spaced = tokenizer(f"{IMAGE_TOKEN} </Img>", add_special_tokens=False)["input_ids"][1:]
-    plain = tokenizer(f"{IMAGE_TOKEN}</Img>", add_special_tokens=False)["input_ids"][1:]
-    return template.replace(f"{IMAGE_TOKEN}</Img>", f"{IMAGE_TOKEN} </Img>") if plain != alone == spaced else template
