@@ -69,7 +69,7 @@ class Probe(L.Callback, ABC):
             Console(stderr=True).print(f"{type(self).__name__}: {spent}")
 
     def _look(self, trainer: L.Trainer, module: SafetyFineTuning, step: int) -> None:
-        with self._timed():
+        with self._timed(), trainer.precision_plugin.forward_context():
             found = self.values(trainer, module, step)
             for logger in trainer.loggers:
                 logger.log_metrics(found, step=step)

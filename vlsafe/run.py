@@ -123,7 +123,8 @@ class RunRecorder(Checkpoint):
         holds it whole."""
         processes = ALONE if trainer.lightning_module.sharded else Processes(trainer.global_rank, trainer.world_size)
         if self._first or processes.number > 1:
-            self.plan.run(whole, out, processes)
+            with trainer.precision_plugin.forward_context():  # what trains is in another precision than the rest
+                self.plan.run(whole, out, processes)
         trainer.strategy.barrier()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

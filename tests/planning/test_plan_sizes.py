@@ -38,15 +38,15 @@ def parameters(sizes: Sizes) -> dict[str, int]:
 
 def test_lora_in_bf16(checkpoint: Path) -> None:
     full, adapters = Tuning("full", 2e-5), Tuning("lora", 2e-4, rank=128, alpha=256)
-    shape = shape_of(checkpoint, "bfloat16", "bf16-true", full, adapters)
+    shape = shape_of(checkpoint, "bfloat16", "bf16-mixed", full, adapters)
     sizes = shape.sizes
     assert parameters(sizes) == {"vision": VISION, "projector": PROJECTOR, "language": LANGUAGE}
     assert (VISION, PROJECTOR, LANGUAGE) == (303_507_456, 20_979_712, 6_738_939_904)
     assert sizes.trainable == PROJECTOR + ADAPTERS == 340_795_392
-    assert sizes.gradients == 2 * sizes.trainable
-    assert sizes.adamw == 4 * sizes.trainable
+    assert sizes.trainable_weights == sizes.gradients == 4 * sizes.trainable
+    assert sizes.adamw == 8 * sizes.trainable
     kept_twice = PROJECTOR  # PEFT keeps the original of a module that it saves whole
-    buffers = sizes.weights - 2 * (sizes.parameters + ADAPTERS + kept_twice)
+    buffers = sizes.weights - 2 * (VISION + LANGUAGE + kept_twice) - 4 * sizes.trainable
     assert 0 <= buffers < 10_000
     flops = language_flops(shape.tuned, shape.plan, shape.tuned.get_output_embeddings())
     assert flops.body == 4 * LINEAR + 6 * ADAPTERS
@@ -68,8 +68,8 @@ def test_full_in_fp32(checkpoint: Path) -> None:
 
 def test_weights_in_four_bits(checkpoint: Path) -> None:
     frozen, adapters = Tuning(), Tuning("qlora", 2e-4, rank=16)
-    sizes = shape_of(checkpoint, "bfloat16", "bf16-true", frozen, adapters).sizes
+    sizes = shape_of(checkpoint, "bfloat16", "bf16-mixed", frozen, adapters).sizes
     adapted = LAYERS * 16 * (4 * (WIDTH + WIDTH) + 3 * (WIDTH + INNER))
     others = VISION + PROJECTOR + LANGUAGE - LINEAR
-    expected = LINEAR * (1 / 2 + 1 / 64 + 1 / 4096) + 2 * (others + adapted)
+    expected = LINEAR * (1 / 2 + 1 / 64 + 1 / 4096) + 2 * others + 4 * adapted
     assert sizes.weights == pytest.approx(expected, rel=1e-5)

@@ -54,7 +54,7 @@ def test_weights_of_another_shape_name_tensor_and_file(tmp_path: Path) -> None:
     save_file(weights | {words: weights[words][1:].contiguous()}, tmp_path / "model.safetensors", {"format": "pt"})
     found = opened(tmp_path)["model.language_model.embed_tokens.weight"]
     with pytest.raises(DataError, match=r"embed_tokens\.weight of .*model\.safetensors has the shape \[\d+, 16\]"):
-        found.rows(0, 2)
+        found.read(0, 2)
 
 
 @pytest.mark.parametrize("left_out", ["multi_modal_projector.linear_1.bias", "embed_tokens"])
@@ -71,7 +71,7 @@ def test_the_index_says_which_files_are_the_models(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")  # a second copy
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
-    assert torch.equal(opened(tmp_path)["lm_head.weight"].rows(2, 4), model.lm_head.weight[2:4])
+    assert torch.equal(opened(tmp_path)["lm_head.weight"].read(2, 4), model.lm_head.weight[2:4])
     next(tmp_path.glob("model-00002-*")).unlink()
     with pytest.raises(DataError, match=r"index\.json names model-00002-.*, not there"):
         opened(tmp_path)
@@ -88,7 +88,7 @@ def test_tensors_that_are_made_of_several_in_the_files(tmp_path: Path) -> None:
     found = opened(tmp_path)
     assert found.keys() == dict(plain.named_parameters()).keys()
     for name, parameter in plain.named_parameters():
-        assert torch.equal(found[name].rows(1, 3), parameter[1:3]), name
+        assert torch.equal(found[name].read(1, 3), parameter[1:3]), name
 
 
 def test_a_composed_model_leaves_its_language_model_in_its_files(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_composed_model_leaves_its_language_model_in_its_files(tmp_path: Path)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     found, plain = dict(model.named_parameters()), dict(backbone.load_model().named_parameters())
     for name in left:
-        assert found[name].rows(1, 3).dtype == torch.bfloat16 and torch.equal(found[name].rows(1, 3), plain[name][1:3])
+        assert found[name].read(1, 3).dtype == torch.bfloat16 and torch.equal(found[name].read(1, 3), plain[name][1:3])
 
 
 @pytest.mark.parametrize("keep_projector", [False, True])
@@ -117,7 +117,7 @@ def test_a_swapped_model_leaves_its_checkpoint_in_its_files(keep_projector: bool
     parts = ("model.language_model.", "lm_head.", *(["model.multi_modal_projector."] if keep_projector else []))
     assert left == {name for name in plain if name.startswith(parts)} and found.keys() == plain.keys()
     for name in left:
-        assert torch.equal(found[name].rows(1, 3), plain[name][1:3]), name
+        assert torch.equal(found[name].read(1, 3), plain[name][1:3]), name
 
 
 TABLES = {

@@ -197,14 +197,14 @@ def _curves(report: dict[str, Any]) -> str:
 
 
 def _trained(report: dict[str, Any]) -> str:
-    columns = ("Component", "Trained", "Learning rate", "Parameters", "Trainable", "Note")
+    columns = ("Component", "Trained", "Learning rate", "Parameters", "Trainable", "Trains in", "Frozen in", "Note")
     rows = []
     for part in report["trained"]:
         share = f" ({words.number(100 * part['trainable'] / part['parameters'])} %)" if part["trainable"] else ""
         numbers = [words.count(part["parameters"]), words.count(part["trainable"]) + share]
         rate = f"{part['learning_rate']:g}" if part["learning_rate"] else "—"
-        note = safe(part.get("note", "")) or "—"
-        rows.append(markup.row(columns, [safe(part["component"]), safe(part["train"]), rate, *numbers, note]))
+        words_of = [safe(part.get(name, "")) or "—" for name in ("dtype", "frozen_dtype", "note")]
+        rows.append(markup.row(columns, [safe(part["component"]), safe(part["train"]), rate, *numbers, *words_of]))
     table = markup.table("Each component of the model", columns, [markup.body(rows)])
     return markup.section("What was trained", table) if rows else ""
 

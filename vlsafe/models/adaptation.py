@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from peft import PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
@@ -21,7 +22,6 @@ __all__ = [
     "Components",
     "Plan",
     "Tuning",
-    "adapt",
     "adapted_by",
     "component_of",
     "original_name",
@@ -56,18 +56,11 @@ class Plan:
     one counts."""
 
 
-def adapt(model: PreTrainedModel, backbone: Backbone, components: Components) -> PreTrainedModel | PeftModel:
-    """Freeze, unfreeze and add adapters as the table says; the returned model's trainable set is checked against it.
-
-    A fully trained component beside an adapted one becomes one of PEFT's ``modules_to_save``, so that the adapter
-    folder holds everything that was trained. What no picture feature depends on (:meth:`Backbone.unread`) stays frozen.
-    Raises ConfigError when the table does not fit the model.
-    """
-    return adapted_by(planned(model, backbone, components), model)
-
-
 def planned(model: PreTrainedModel, backbone: Backbone, components: Components) -> Plan:
-    """The plan for this model. Raises ConfigError when the table names what the model does not have."""
+    """The plan for this model. What no picture feature depends on (:meth:`Backbone.unread`) stays frozen.
+
+    Raises ConfigError when the table names what the model does not have.
+    """
     owner = backbone.component_of(model)
     sees = components.trains("vision") or components.trains("projector")
     unread = backbone.unread(model) if sees else set()
@@ -114,11 +107,15 @@ def planned(model: PreTrainedModel, backbone: Backbone, components: Components) 
 
 
 def adapted_by(plan: Plan, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
-    """The model as the plan says, its trainable set asserted."""
+    """The model as the plan says, its trainable set asserted. A fully trained component beside an adapted one becomes
+    one of PEFT's ``modules_to_save``, so that the adapter folder holds everything that was trained."""
     if plan.packed:
         quantise(model, plan.packed)
     if plan.adapted:
         model = get_peft_model(model, lora_config(plan.adapted, plan.saved, plan.tied))
+        for module in model.modules():
+            if isinstance(module, BaseTunerLayer):  # a float32 copy of each input, of which autocast makes bfloat16
+                module.cast_input_dtype_enabled = False
     for name, parameter in model.named_parameters():  # after PEFT, which freezes and unfreezes by itself (pitfalls B3)
         parameter.requires_grad_(_trains(name, plan))
     _assert_trainable(model, plan)

@@ -72,6 +72,11 @@ class Components:
     def quantises(self) -> bool:
         return any(tuning.train == "qlora" for _, tuning in self.items())
 
+    @property
+    def trains_in_full(self) -> bool:
+        """Whether any weights of the checkpoint train themselves."""
+        return "full" in (self.embeddings, self.head, *(tuning.train for _, tuning in self.items()))
+
     def unquantised(self) -> Components:
         """The same table over weights in their own precision: the adapters have the same names and shapes."""
         plain = {c: replace(t, train="lora") if t.train == "qlora" else t for c, t in self.items()}

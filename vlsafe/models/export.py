@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
@@ -22,6 +23,7 @@ from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.projector_weights import FILE
 from vlsafe.models.responder import end_tokens
 from vlsafe.models.strength import FACTS, ONE_STRENGTH, base_tensors, merged
+from vlsafe.strategies.filling import cast
 
 
 def export_adapter(module: SafetyFineTuning, directory: Path, card: str) -> Path | None:
@@ -77,11 +79,16 @@ def export_model(
 
 
 def merge(module: SafetyFineTuning, strength: float = 1.0) -> PreTrainedModel:
-    """The module's model as it is exported, adapters merged into the weights, in place."""
+    """The module's model as it is exported, adapters merged into the weights, all in the backbone's type; in place.
+
+    Under ``bf16-mixed`` each product in training was of weights that autocast had rounded to bfloat16: rounded once and
+    for all, they give the same answers.
+    """
     assert module.model is not None
     if isinstance(module.model, PeftModel):
         module.model = merged(_unpacked(module), strength)
     model: PreTrainedModel = module.model
+    cast(model, getattr(torch, module.backbone.dtype))
     model.config.use_cache = True
     model.generation_config.eos_token_id = end_tokens(model, module.backbone.processor)
     return model
@@ -121,7 +128,7 @@ def _write_facts(module: SafetyFineTuning, target: Path, **facts: Any) -> None:
         **facts,
         "base": model.config.name_or_path or None,
         "went_on_from": module.adapter,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": module.backbone.dtype,
         "trained": module.trained,
     }
     (target / FACTS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -21,11 +21,11 @@ from transformers import PreTrainedModel
 from vlsafe.answering import Decoding
 from vlsafe.data.collate import Batch
 from vlsafe.errors import ConfigError, VlsafeError
-from vlsafe.models.adaptation import Plan, adapted_by, components_of, planned, set_modes
+from vlsafe.models.adaptation import Plan, components_of, set_modes
 from vlsafe.models.backbones.base import Backbone, Component
 from vlsafe.models.components import Components
 from vlsafe.models.initial_adapter import adapter_folder, start_from
-from vlsafe.models.loading import loaded
+from vlsafe.models.loading import adapted, check_precision
 from vlsafe.models.responder import generated
 from vlsafe.models.schedule import Schedule, Shape, limited, optimizer_steps, refuse_odd_rates, scheduled
 from vlsafe.models.summary import parameter_groups, summary, summary_table
@@ -109,8 +109,9 @@ class SafetyFineTuning(L.LightningModule):
     # --- construction -------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """The processor first: it is cheap, and what is missing is told before any weight is read."""
+        """What is wrong with strategy, precision or processor is told before any weight is read."""
         self.check_strategy(self.trainer.strategy)
+        check_precision(self.trainer.precision, self.backbone)
         assert self.backbone.processor is not None
         if self.adapter is not None:
             adapter_folder(self.adapter)
@@ -127,10 +128,10 @@ class SafetyFineTuning(L.LightningModule):
         """Load and adapt the model, once; Lightning may call this again."""
         if self.model is not None:
             return
-        model, rows = loaded(self.backbone, self.components, sharded=self.sharded is not None)
-        model.config.use_cache = False
-        self.plan = planned(model, self.backbone, self.components)
-        self.model = adapted_by(self.plan, model)
+        # what an adapter brings takes the place of weights, so they must be there
+        in_pieces = self.sharded is not None and self.adapter is None
+        self.model, self.plan, rows = adapted(self.backbone, self.components, in_pieces)
+        self._plain().config.use_cache = False
         if self.adapter is not None:
             start_from(self.model, self.adapter)
         if self.activation_checkpointing:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -13,7 +12,6 @@ from transformers import PreTrainedModel
 
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.fetch.paths import resolved
-from vlsafe.strategies.filling import StandIn
 
 FILE = "projector.safetensors"
 KIND = "projector"
@@ -65,6 +63,6 @@ def put_projector(model: PreTrainedModel, names: Iterable[str], path: str, kind:
         raise DataError(problems)
     for name, parameter in expected.items():
         owner, _, attribute = name.rpartition(".")
-        device = torch.device("cpu") if isinstance(parameter, StandIn) else parameter.device
-        made = nn.Parameter(tensors[name].to(device, parameter.dtype), requires_grad=parameter.requires_grad)
+        values = tensors[name].to(parameter.device, parameter.dtype)
+        made = nn.Parameter(values, requires_grad=parameter.requires_grad)
         setattr(model.get_submodule(owner), attribute, made)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, nn
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
 from vlsafe.table import Table
@@ -18,30 +18,28 @@ from vlsafe.table import Table
 
 @dataclass(frozen=True)
 class Projector:
-    """``activation`` between the two layers, and how they start."""
+    """``activation`` between the two layers, and how they start: from the standard deviation of the language model's
+    input embeddings, and random numbers of a generator."""
 
     activation: str
-    initialise: Callable[[LlavaMultiModalProjector, Tensor], None]
+    initialise: Callable[[LlavaMultiModalProjector, float, Generator], None]
 
 
-def _mlp(projector: LlavaMultiModalProjector, embeddings: Tensor) -> None:
-    """Starts pictures at the typical size of a word's embedding, so that neither drowns the other at step 0.
-
-    ``embeddings``: [vocabulary, width].
-    """
+def _mlp(projector: LlavaMultiModalProjector, spread: float, generator: Generator) -> None:
+    """Starts pictures at the typical size of a word's embedding, so that neither drowns the other at step 0."""
     for layer in (projector.linear_1, projector.linear_2):
-        nn.init.xavier_uniform_(layer.weight)
+        nn.init.xavier_uniform_(layer.weight, generator=generator)
         nn.init.zeros_(layer.bias)
     with torch.no_grad():
-        projector.linear_2.weight.mul_(embeddings.float().std().item())
+        projector.linear_2.weight.mul_(spread)
 
 
-def _linear(projector: LlavaMultiModalProjector, embeddings: Tensor) -> None:
+def _linear(projector: LlavaMultiModalProjector, spread: float, generator: Generator) -> None:
     """One linear map: without an activation two layers are one. The second starts as the identity."""
-    _mlp(projector, embeddings)
+    _mlp(projector, spread, generator)
     nn.init.eye_(projector.linear_2.weight)
     with torch.no_grad():
-        projector.linear_1.weight.mul_(embeddings.float().std().item())
+        projector.linear_1.weight.mul_(spread)
 
 
 MLP = Projector("gelu", _mlp)

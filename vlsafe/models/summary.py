@@ -14,7 +14,8 @@ from vlsafe.models.components import Components, Tuning
 
 
 def summary(model: nn.Module, plan: Plan, components: Components) -> list[dict[str, Any]]:
-    """One row a component: parameters of the original model, trainable parameters and their types, learning rate."""
+    """One row a component: parameters of the original model, trainable parameters, learning rate, and the types in
+    which they train (``dtype``) and in which the rest is kept (``frozen_dtype``)."""
     rows: dict[Component, dict[str, Any]] = {
         component: {
             "component": component,
@@ -24,18 +25,21 @@ def summary(model: nn.Module, plan: Plan, components: Components) -> list[dict[s
             "parameters": 0,
             "trainable": 0,
             "dtype": "",
+            "frozen_dtype": "",
             "note": _note(component, tuning, plan),
         }
         for component, tuning in components.items()
     }
     for name, parameter in model.named_parameters():
         row = rows[component_of(name, plan.owner)]
-        dtype = str(parameter.dtype).removeprefix("torch.")
         if "lora_" not in name and ".modules_to_save." not in name:
             row["parameters"] += parameter.numel()
         if parameter.requires_grad:
             row["trainable"] += parameter.numel()
-            row["dtype"] = ", ".join(sorted({*filter(None, row["dtype"].split(", ")), dtype}))
+        if ".original_module." not in name:  # what PEFT keeps of a module that trains
+            kind = "dtype" if parameter.requires_grad else "frozen_dtype"
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            row[kind] = ", ".join(sorted({*filter(None, row[kind].split(", ")), dtype}))
     return list(rows.values())
 
 
@@ -56,12 +60,13 @@ def _note(component: Component, tuning: Tuning, plan: Plan) -> str:
 def summary_table(rows: list[dict[str, Any]]) -> RichTable:
     notes = "\n".join(f"{row['component']}: {row['note']}" for row in rows if row["note"])
     table = RichTable(title="what trains", caption=notes, caption_justify="left")
-    for column in ("component", "train", "rate", "decay", "parameters", "trainable", "in"):
-        table.add_column(column, justify="left" if column in ("component", "train", "in") else "right")
+    numbers = ("rate", "decay", "parameters", "trainable")
+    for column in ("component", "train", *numbers, "trains in", "frozen in"):
+        table.add_column(column, justify="right" if column in numbers else "left")
     for row in rows:
         rate, decay = (_number(row[name]) for name in ("learning_rate", "weight_decay"))
         counts = (f"{row['parameters']:,}", f"{row['trainable']:,}")
-        table.add_row(row["component"], row["train"], rate, decay, *counts, row["dtype"])
+        table.add_row(row["component"], row["train"], rate, decay, *counts, row["dtype"], row["frozen_dtype"])
     return table
 
 

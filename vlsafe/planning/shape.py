@@ -17,9 +17,9 @@ from vlsafe.planning.skeleton import skeleton
 from vlsafe.planning.trace import Traced, trace, without_storage
 from vlsafe.planning.workload import Load, Workload
 from vlsafe.strategies.blocks import blocks_of
+from vlsafe.strategies.filling import cast
 from vlsafe.strategies.recompute import keep_all, recompute
 
-_TRUE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 BYTES_IN_4_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
 """A weight in NormalFloat4 with doubly quantised constants: one byte a block of 64, four a block of those (Dettmers et
@@ -67,8 +67,8 @@ class Shape:
         self.plan: Plan = planned(model, module.backbone, module.components)
         with torch.device("meta"):
             tuned = adapted_by(replace(self.plan, packed=[]), model)  # 4-bit weights are counted, not made
-        if precision in _TRUE:
-            tuned = tuned.to(_TRUE[precision])
+        trained = {name for name, parameter in tuned.named_parameters() if parameter.requires_grad}
+        cast(tuned, getattr(torch, module.backbone.dtype), trained)
         self.sizes = _sizes(tuned, self.plan, module, _MIXED.get(precision))
         if sharded and precision in _MIXED:
             tuned = tuned.to(_MIXED[precision])

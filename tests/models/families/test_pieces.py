@@ -31,7 +31,7 @@ def put_together(model: PreTrainedModel, parts: int = 3) -> PreTrainedModel:
         for name, parameter in list(module.named_parameters(recurse=False)):
             if isinstance(parameter, StandIn):
                 each = -(-len(parameter) // parts)
-                runs = [parameter.rows(i * each, min((i + 1) * each, len(parameter))) for i in range(parts)]
+                runs = [parameter.read(i * each, min((i + 1) * each, len(parameter))) for i in range(parts)]
                 setattr(module, name, nn.Parameter(torch.cat(runs)))
     model.tie_weights()
     return model

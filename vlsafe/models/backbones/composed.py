@@ -30,7 +30,7 @@ from vlsafe.models.encoders.base import ImageFit, VisionEncoder
 from vlsafe.models.encoders.fused import PatchFeatures
 from vlsafe.models.projector_weights import PREFIX, projector_file, put_projector
 from vlsafe.models.projectors import PROJECTORS
-from vlsafe.strategies.filling import cast, read_now, values
+from vlsafe.strategies.filling import StandIn, cast, read_now
 
 IMAGE_TOKEN = "<image>"
 VisionTokens = Literal["patches", "all"]
@@ -150,14 +150,17 @@ class ComposedVLLM(Backbone):
         return {"projector_hidden_act": self.projector.activation}
 
     def _start_projector(self, model: LlavaForConditionalGeneration, language: PreTrainedModel) -> None:
+        """On the CPU, so that it is the same wherever the model is; drawn by a generator of its own."""
+        projector, words = model.model.multi_modal_projector, language.get_input_embeddings().weight
+        projector.to_empty(device="cpu")
         if self.projector_weights is not None:
             names = {name for name, _ in model.named_parameters() if name.startswith(PREFIX)}
             put_projector(model, names, self.projector_weights, self._kind)
-            return
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.projector_seed)
-            words = values(language.get_input_embeddings().weight)
-            self.projector.initialise(model.model.multi_modal_projector, words)
+        else:
+            generator = torch.Generator("cpu").manual_seed(self.projector_seed)
+            with torch.device("cpu"):
+                self.projector.initialise(projector, _spread(words), generator)
+        projector.to(words.device)
 
     def _tokenizer(self) -> tuple[PreTrainedTokenizerBase, str | None]:
         """The language model's tokenizer and its own chat template, if any."""
@@ -183,15 +186,19 @@ class ComposedVLLM(Backbone):
 def _assembled(
     config: LlavaConfig, vision: PreTrainedModel, language: PreTrainedModel
 ) -> LlavaForConditionalGeneration:
-    """The LLaVA shell around the very modules of the parts, so that no weight is held twice."""
+    """The LLaVA shell around the very modules of the parts, so that no weight is held twice; its projector is empty."""
     with torch.device("meta"):
         model = LlavaForConditionalGeneration(config)
     model.model.vision_tower = vision
     model.model.language_model = language.get_decoder()
     model.lm_head = language.get_output_embeddings()
-    projector: nn.Module = model.model.multi_modal_projector
-    projector.to_empty(device="cpu")
     return model
+
+
+def _spread(words: nn.Parameter) -> float:
+    """Standard deviation of the language model's input embeddings. words: [vocabulary, width]."""
+    read = words.rows(0, None) if isinstance(words, StandIn) else words.detach()
+    return read.to("cpu", torch.float32).std().item()
 
 
 def _refuse_head_arithmetic(config: PretrainedConfig) -> None:

@@ -1,9 +1,9 @@
 """Weights that stay in their files until each process reads its own rows of them, so that none holds the whole model.
 
 Inside :func:`read_in_pieces` a checkpoint of safetensors is opened as a model of stand-ins, which take no memory
-(:mod:`vlsafe.strategies.filling`). It can be planned and adapted like any other, and be a part of another model: its
-adapters are made of the same random numbers as on one device. Once it is cut over the processes, each takes its rows
-from :class:`Pieces`.
+(:mod:`vlsafe.strategies.filling`). It can be planned and adapted like any other and be a part of another model. Each
+parameter can be given a type of its own before :class:`Pieces` reads it from its file: whole, or, where the model is
+cut over processes, by each its own rows.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+from transformers.utils import GENERATION_CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file
 
 from vlsafe.errors import DataError
 from vlsafe.strategies.filling import hold_places
@@ -45,46 +47,65 @@ def read_in_pieces() -> Iterator[None]:
 
 
 def opened(
-    path: str, config: PretrainedConfig, dtype: torch.dtype, kind: Any = AutoModelForImageTextToText
+    path: str,
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    kind: Any = AutoModelForImageTextToText,
+    revision: str | None = None,
 ) -> PreTrainedModel | None:
     """The model of a checkpoint without its weights, where that was asked for and can be done; else None.
 
-    It cannot where there is no folder, where weights are quantised, lie in other files than safetensors, or do not fill
-    the model: transformers then makes up what is missing, or unties what is tied.
+    It cannot where weights are quantised, lie in other files than safetensors, or do not fill the model: transformers
+    then makes up what is missing, or unties what is tied.
 
     Args:
+        path: a folder, or a name on the hub, whose files are brought into transformers' cache.
         kind: the class of transformers that makes the model of its config.
+        revision: of a name on the hub.
 
     Raises DataError where the checkpoint's index names a file that is not there.
     """
-    folder = Path(path)
-    if not _asked.get() or not (files := _files(folder)) or "quantization_config" in config.to_dict():
+    if not _asked.get() or "quantization_config" in config.to_dict() or not (files := _files(path, revision)):
         return None
     with torch.device("meta"):
         model = kind.from_config(config, dtype=dtype)
     pieces = Pieces(model, files)
     if not pieces.whole:
-        logger.info("%s does not fill its model tensor by tensor: every process reads all of it", folder)
+        logger.info("%s does not fill its model tensor by tensor: every process reads all of it", path)
         return None
     hold_places(model, pieces.rows)
     _take_buffers(model, pieces)
-    if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+    if _there(path, GENERATION_CONFIG_NAME, revision):
+        model.generation_config = GenerationConfig.from_pretrained(path, revision=revision)
     return model.eval()
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(path: str, revision: str | None) -> list[Path]:
     """One file, or those of the index; others, such as a second copy in another layout, are not the model's."""
-    one, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if one.is_file():
+    one = _there(path, SAFE_WEIGHTS_NAME, revision)
+    if one is not None:
         return [one]
-    if not index.is_file():
+    index = _there(path, SAFE_WEIGHTS_INDEX_NAME, revision)
+    if index is None:
         return []
     named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    missing = [name for name in named if not (folder / name).is_file()]
+    found = {name: _there(path, name, revision) for name in named}
+    missing = [name for name, file in found.items() if file is None]
     if missing:
         raise DataError(f"{index} names {', '.join(missing)}, not there; fetch or copy the checkpoint again")
-    return [folder / name for name in named]
+    return [file for file in found.values() if file is not None]
+
+
+def _there(path: str, name: str, revision: str | None) -> Path | None:
+    """A file of a folder, or of a name on the hub."""
+    found = cached_file(
+        path,
+        name,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
 
 
 def _take_buffers(model: PreTrainedModel, pieces: Pieces) -> None:
@@ -93,7 +114,9 @@ def _take_buffers(model: PreTrainedModel, pieces: Pieces) -> None:
     for path, module in model.named_modules():
         for name, buffer in module.named_buffers(recurse=False):
             full = f"{path}.{name}" if path else name
-            value = pieces.rows(full) if full in kept else torch.empty_like(buffer, device="cpu")
+            value = torch.empty_like(buffer, device=torch.empty(0).device)
+            if full in kept:
+                value.copy_(pieces.rows(full))
             value._is_hf_initialized = full in kept  # type: ignore[attr-defined]
             module._buffers[name] = value
     for parameter in model.parameters():
@@ -157,31 +180,29 @@ class Pieces:
             self._recipes |= dict.fromkeys(recipe.made(self._model, self._without_data), recipe)
 
     def rows(self, name: str, begin: int = 0, end: int | None = None) -> Tensor:
-        """Rows ``begin`` to ``end`` of a parameter or buffer, in the model's type for it: [end - begin, ...].
+        """Rows ``begin`` to ``end`` of a parameter or buffer, in its file's type: [end - begin, ...].
 
         Raises DataError where it has another shape in the files than in the model.
         """
         if name in self._recipes:
             found = self._recipes[name].made(self._model, self._read)[name]
             self._compare(name, list(found.shape), "what its files make of it")
-            found = found[begin:end]
-        else:
-            found = self._rows_of(self._direct[name], name, begin, end)
-        return found.to(self._shapes[name].dtype, copy=True, memory_format=torch.contiguous_format)
+            return found[begin:end].contiguous()
+        return self._rows_of(self._direct[name], name, begin, end)
 
     def _rows_of(self, key: str, name: str, begin: int, end: int | None) -> Tensor:
         # each tensor maps its file anew: the pages of earlier ones would stay in this process's memory
-        with safe_open(self._files[key], "pt") as file:
+        with _reading(self._files[key]) as file:
             stored = file.get_slice(key)
             self._compare(name, stored.get_shape(), f"{key} of {self._files[key]}")
             return (stored[begin:end] if self._shapes[name].ndim else file.get_tensor(key)).clone()
 
     def _read(self, key: str) -> Tensor:
-        with safe_open(self._files[key], "pt") as file:
+        with _reading(self._files[key]) as file:
             return file.get_tensor(key).clone()
 
     def _without_data(self, key: str) -> Tensor:
-        with safe_open(self._files[key], "pt") as file:
+        with _reading(self._files[key]) as file:
             return torch.empty(file.get_slice(key).get_shape(), device="meta")
 
     def _compare(self, name: str, found: list[int], what: str) -> None:
@@ -193,6 +214,13 @@ class Pieces:
             )
 
 
+@contextmanager
+def _reading(file: Path) -> Iterator[Any]:
+    """The file, whose tensors come as CPU tensors whatever the default device is."""
+    with torch.device("cpu"), safe_open(file, "pt") as opened:
+        yield opened
+
+
 def _keys(file: Path) -> list[str]:
-    with safe_open(file, "pt") as opened:
+    with _reading(file) as opened:
         return list(opened.keys())

@@ -100,10 +100,9 @@ class PretrainedVLLM(Backbone):
             model = AutoModelForImageTextToText.from_config(self.config, dtype=self.dtype)
         else:
             own_code = self._options["trust_remote_code"]
-            pieces = None if own_code else opened(self._path(), self.config, getattr(torch, self.dtype))
-            model = pieces or AutoModelForImageTextToText.from_pretrained(
-                self._path(), dtype=self.dtype, **self._options
-            )
+            path, dtype, revision = self._path(), getattr(torch, self.dtype), self._options["revision"]
+            pieces = None if own_code else opened(path, self.config, dtype, revision=revision)
+            model = pieces or AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, **self._options)
         model.set_attn_implementation({"text_config": self.text_attention})
         self.family.prepare(model)
         if self.projector_weights is not None:

@@ -112,7 +112,7 @@ class SwappedVLLM(ComposedVLLM):
 
     def _load_language(self) -> PreTrainedModel:
         path = resolved(self.checkpoint)
-        pieces = opened(path, self._original, getattr(torch, self.dtype))
+        pieces = opened(path, self._original, getattr(torch, self.dtype), revision=self.revision)
         return pieces or LlavaForConditionalGeneration.from_pretrained(path, revision=self.revision, dtype=self.dtype)
 
     def _projector_fields(self) -> dict[str, Any]:
