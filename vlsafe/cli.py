@@ -29,6 +29,7 @@ from vlsafe.data.datamodule import ConversationData
 from vlsafe.errors import ConfigError, together
 from vlsafe.fetch.paths import use_cache
 from vlsafe.interpolation import register
+from vlsafe.models.loading import check_precision
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.planning.choosing import chosen_strategy, machine_here
 from vlsafe.resuming import CheckpointPlan, RunIdentity, checkpoint_to_resume, to_the_end
@@ -154,6 +155,7 @@ class VlsafeCLI(LightningCLI):
         self._account.enter("open data")
         together(
             partial(self.model.check_strategy, self.trainer.strategy),
+            partial(check_precision, str(self.trainer.precision), self.model.backbone),
             self.datamodule.open,
             self._get(self.config_init, "evaluation").check,
         )

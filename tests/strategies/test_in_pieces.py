@@ -150,7 +150,7 @@ def composed(folder: Path) -> Backbone:
 def before_training(backbone: Backbone, folder: Path, name: str, table: str, world: int) -> dict[str, Any]:
     """Every weight when training starts."""
     tuned = SafetyFineTuning(backbone, TABLES[table], warmup_ratio=0.0)
-    made = trainer(folder, devices=world, strategy=strategy(name), max_steps=0)
+    made = trainer(folder, devices=world, strategy=strategy(name), max_steps=0, precision="bf16-mixed")
     made.fit(tuned, datamodule=data(folder, batch_size=1))
     return {name: whole(tensor) for name, tensor in tensors(tuned).items()}
 

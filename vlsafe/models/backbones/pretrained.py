@@ -65,6 +65,7 @@ class PretrainedVLLM(Backbone):
         self.projector_weights = projector_weights
         self._processor_path = processor
         self.random_weights = random_weights
+        self.revision = revision
         self._options = {"revision": revision, "trust_remote_code": trust_remote_code}
 
     @cached_property
@@ -100,8 +101,8 @@ class PretrainedVLLM(Backbone):
             model = AutoModelForImageTextToText.from_config(self.config, dtype=self.dtype)
         else:
             own_code = self._options["trust_remote_code"]
-            path, dtype, revision = self._path(), getattr(torch, self.dtype), self._options["revision"]
-            pieces = None if own_code else opened(path, self.config, dtype, revision=revision)
+            path, dtype = self._path(), getattr(torch, self.dtype)
+            pieces = None if own_code else opened(path, self.config, dtype, revision=self.revision)
             model = pieces or AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, **self._options)
         model.set_attn_implementation({"text_config": self.text_attention})
         self.family.prepare(model)
