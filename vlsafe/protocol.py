@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
+from copy import copy
 
 from transformers import PretrainedConfig
 
-from vlsafe.data.chat import chat_template, opening_of
+from vlsafe.data.chat import Renderer, chat_template, fitted_template, opening_of
 from vlsafe.evaluation.judges import DEFAULT_JUDGE
 from vlsafe.evaluation.suites import Suite
 from vlsafe.models.backbones.base import Backbone
@@ -37,7 +37,7 @@ def asked_as(suite: Suite, options: argparse.Namespace, backbone: Backbone, conf
     alike = _opens_alike(backbone, suite.template)
     template = options.template or (suite.template if alike else None)
     if template:
-        backbone.processor.chat_template = chat_template(template)
+        backbone.processor.chat_template = fitted_template(chat_template(template), backbone.processor.tokenizer)
         backbone.template = template
     if suite.template:
         told.append(_told("template", suite.template, options.template, alike, "--template"))
@@ -59,8 +59,7 @@ def _told(what: str, suite: str, given: str | None, suits: bool, flag: str) -> s
 def _opens_alike(backbone: Backbone, template: str | None) -> bool:
     if not template:
         return False
-    render = backbone.processor.apply_chat_template
-    own = opening_of(lambda messages, prompt: render(messages, tokenize=False, add_generation_prompt=prompt))
-    theirs = partial(render, tokenize=False, chat_template=chat_template(template))
-    wanted = opening_of(lambda messages, prompt: theirs(messages, add_generation_prompt=prompt))
-    return bool(own.strip()) and own.strip() == wanted.strip()
+    processor = copy(backbone.processor)
+    processor.chat_template = chat_template(template)
+    own, wanted = (opening_of(Renderer(each))[0].strip() for each in (backbone.processor, processor))
+    return bool(own) and own == wanted

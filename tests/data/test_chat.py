@@ -23,7 +23,7 @@ def test_llava_and_vicuna_differ_by_their_speaker_alone() -> None:
 
 def test_templates_are_read_from_the_package() -> None:
     hashes = {hashlib.sha256(chat_template(name).encode()).hexdigest() for name in TEMPLATES}
-    assert len(hashes) == len(TEMPLATES.names()) == 4
+    assert len(hashes) == len(TEMPLATES.names()) == 5
 
 
 @pytest.mark.parametrize(

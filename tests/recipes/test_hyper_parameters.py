@@ -69,6 +69,7 @@ def test_llava_s_recipes_are_its_scripts(name: str, monkeypatch: pytest.MonkeyPa
     language, projector = run.model.components.language, run.model.components.projector
     assert run.model.components.vision.train == "frozen" and projector.train == "full"
     assert projector.learning_rate == told.get("mm_projector_lr", rate)
+    assert run.model.backbone.template == told.get("version", "vicuna_v1")  # --version v1 of the scripts
     if script == PRETRAIN:
         assert language.train == "frozen"
         return

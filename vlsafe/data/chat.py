@@ -33,7 +33,12 @@ TEMPLATES = Table(
     vicuna_v1=_HERE / "vicuna_v1.jinja",
     llava_v1=_HERE / "llava_v1.jinja",
     paligemma=_HERE / "paligemma.jinja",
+    plain=_HERE / "plain.jinja",
 )
+
+_BY_LINE_BREAK = "{#- an answer ends with a line break -#}"
+"""Stands in a template without an end-of-turn token: LLaVA's ``plain`` (llava/conversation.py), images and captions
+alone. Its first stage trains a projector, and no model that would have to learn when to stop."""
 
 
 _UNMARKED, _MARKED = "{%- set mark = '' -%}", "{%- set mark = ' ' -%}"
@@ -113,6 +118,8 @@ class Renderer:
     def __init__(self, processor: ProcessorMixin) -> None:
         self.processor = processor
         self._as_text = False
+        if line_breaks_of(processor.chat_template):  # ``plain`` leaves out the user's words, which are the probe
+            return
         piece = {"type": "text", "text": "VLSAFESENTINEL"}
         try:
             shown = self([{"role": "user", "content": [piece]}])
@@ -199,8 +206,15 @@ def _text(message: Message) -> str:
     return "\n".join(piece["text"] for piece in message["content"] if piece["type"] == "text")
 
 
+def line_breaks_of(template: str) -> list[str]:
+    """What ends an answer beside control tokens: a line break, in a template that says so."""
+    return ["\n"] if _BY_LINE_BREAK in template else []
+
+
 def _end_of_turn(after: str, end_tokens: Sequence[str]) -> int:
     """Characters up to and including the end token that opens ``after`` (white space before it is allowed)."""
+    if "\n" in end_tokens and after.startswith("\n"):
+        return 1
     opening = after.lstrip()
     for token in end_tokens:
         if opening.startswith(token):

@@ -21,6 +21,7 @@ from vlsafe.data.chat import (
     answer_spans,
     check_turns,
     control_tokens,
+    line_breaks_of,
     messages_of,
     opening_of,
     special_tokens,
@@ -149,7 +150,8 @@ class Encoding:
         return isinstance(self.processor, PaliGemmaProcessor)
 
     def _end_tokens(self) -> list[str]:
-        return [token for token in self._special if token != self.processor.image_token]
+        control = [token for token in self._special if token != self.processor.image_token]
+        return control + line_breaks_of(self.processor.chat_template)
 
     def _tokenise(
         self, conversation: Conversation, text: str, answers: list[Span]

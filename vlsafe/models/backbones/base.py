@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from vlsafe.data.chat import Renderer, chat_template, end_of_turn, fitted_template, special_tokens
+from vlsafe.data.chat import Renderer, chat_template, end_of_turn, fitted_template, line_breaks_of, special_tokens
 from vlsafe.data.processors import keep_spacing
 from vlsafe.errors import ConfigError
 from vlsafe.models.backbones.contract import Contract
@@ -115,6 +115,7 @@ class Backbone(metaclass=Contract):
         """One line each on what the processor and its template say, for people to check before a run."""
         processor = self.processor
         end = end_of_turn(Renderer(processor), special_tokens(processor))
+        end = end or ("a line break" if line_breaks_of(processor.chat_template) else None)
         source = f"ours, {self.template}" if self.template else "the checkpoint's own"
         return [
             f"processor: {type(processor).__name__} with {type(processor.image_processor).__name__}",
