@@ -11,9 +11,7 @@ import pytest
 
 import vlsafe
 from vlsafe import doctor, environment
-from vlsafe.errors import ConfigError
 from vlsafe.fetch.catalogue import GROUPS
-from vlsafe.strategies import attention
 
 
 def test_describe_tells_what_a_result_may_depend_on() -> None:
@@ -79,60 +77,13 @@ def test_an_installed_package_inside_some_other_repository_has_no_revision(
     assert environment.git_revision() is None
 
 
-@pytest.fixture
-def backends(monkeypatch: pytest.MonkeyPatch):
-    def install(three: bool, two: bool) -> None:
-        import transformers.utils
-
-        monkeypatch.setattr(transformers.utils, "is_flash_attn_3_available", lambda: three)
-        monkeypatch.setattr(transformers.utils, "is_flash_attn_2_available", lambda: two)
-
-    return install
-
-
-@pytest.mark.parametrize(
-    ("three", "two", "chosen"),
-    [
-        (True, True, "flash_attention_3"),
-        (True, False, "flash_attention_3"),
-        (False, True, "flash_attention_2"),
-        (False, False, "sdpa"),
-    ],
-)
-def test_auto_takes_the_fastest_that_can_run(backends, three: bool, two: bool, chosen: str, caplog) -> None:
-    backends(three, two)
-    with caplog.at_level("INFO", logger="vlsafe"):
-        assert attention.choose("auto") == chosen
-    assert f"auto chose {chosen}" in caplog.text
-
-
-@pytest.mark.parametrize("name", ["flash_attention_2", "flash_attention_3"])
-def test_flash_on_request_is_given_or_refused_never_replaced(backends, name: str) -> None:
-    backends(True, True)
-    assert attention.choose(name) == name
-    backends(False, False)
-    with pytest.raises(ConfigError, match=f"'{name}' cannot run here.*or use 'auto'"):
-        attention.choose(name)
-
-
-@pytest.mark.parametrize("name", ["sdpa", "eager"])
-def test_the_plain_backends_always_run(backends, name: str) -> None:
-    backends(True, True)
-    assert attention.choose(name) == name
-
-
-def test_an_unknown_backend_is_refused_with_the_list() -> None:
-    with pytest.raises(ConfigError, match=r"unknown attention 'flash'.*auto, flash_attention_2"):
-        attention.choose("flash")
-
-
 def test_doctor_says_what_is_there_and_how_to_get_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main(["--cache", str(tmp_path / "none" / "yet")]) == 0
     out = capsys.readouterr().out
     assert f"vlsafe {vlsafe.__version__}" in out
     lines = {line.split()[0]: line for line in out.splitlines() if line.split()}
     assert environment.package_versions()["torch"] in lines["torch"]
-    assert "auto takes" in lines["attention"]
+    assert "auto takes sdpa" in lines["attention"]
     for name in GROUPS["small"]:
         assert "is not fetched yet" in lines[name] and "vlsafe fetch small" in lines[name]
     assert not (tmp_path / "none").exists()  # looking changes nothing

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import composed, save_tokenizer, seeded_model
+from transformers import LlamaConfig, LlavaConfig
 
 from tests.tiny_run import vlguard_folder
 from vlsafe.__main__ import main as vlsafe_main
 from vlsafe.errors import ConfigError, DataError
-from vlsafe.evaluate import answerable_in_words, main
+from vlsafe.evaluate import answerable_in_words, main, precision
 from vlsafe.evaluation.benchmarks.choices import MMLU
 from vlsafe.evaluation.benchmarks.xstest import XSTest
 from vlsafe.fetch.paths import use_cache
@@ -105,6 +107,8 @@ def test_wrong_requests_are_refused_before_anything_is_loaded(folder: Path, tmp_
         main(command(folder, tmp_path / "a", "--skip-missing", "--pair-judge", "keyword:vlsafe"))
     with pytest.raises(ConfigError, match=r"a \.ckpt holds what was tuned already"):
         main([*command(folder, tmp_path / "a", "--skip-missing", "--adapter", "x"), "--model", "last.ckpt"])
+    with pytest.raises(ConfigError, match=r"a \.ckpt is measured in the precision of its run"):
+        main([*command(folder, tmp_path / "a", "--skip-missing", "--dtype", "bfloat16"), "--model", "last.ckpt"])
     with pytest.raises(DataError, match=r"last\.ckpt: no such file"):
         main([*command(folder, tmp_path / "a", "--skip-missing"), "--model", str(tmp_path / "last.ckpt")])
 
@@ -124,6 +128,44 @@ def test_a_run_s_checkpoint_answers_as_its_model_and_at_strength_0_as_before_it(
     base = str(tmp_path / "base")
     assert vlsafe_main(["export", checkpoint, "--merge", "--lora-strength", "0", "--out", base]) == 0
     assert asked(base, "c") == texts(run / "evaluation" / "before")
+
+
+@pytest.mark.parametrize(
+    ("kept", "more", "computes"),
+    [
+        ("bfloat16", [], "bfloat16"),
+        ("float32", [], "float32"),
+        ("bfloat16", ["--dtype", "float32"], "float32"),
+        (None, [], "float32"),
+    ],
+)
+def test_the_precision_is_the_checkpoint_s_own_unless_asked_and_is_said(
+    kept: str | None,
+    more: list[str],
+    computes: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = shutil.copytree(folder / "model", tmp_path / "model")
+    config = json.loads((copy / "config.json").read_text())
+    told = {name: part | {"dtype": kept} if isinstance(part, dict) else part for name, part in config.items()}
+    (copy / "config.json").write_text(json.dumps(told | {"dtype": kept}))
+    guard = ["--benchmarks", f"vlguard={folder / 'guard'}", "--max-new-tokens", "2", "--check-items", "0", *more]
+    assert main(["--model", str(copy), *guard, "--out", str(tmp_path / "out")]) == 0
+    asked = "float32" if more else "auto"
+    line = f"precision: {computes} (--dtype {asked}); attention: language sdpa, vision sdpa"
+    assert line in capsys.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
+    assert {row["dtype"] for row in rows} == {computes}
+    assert report_of(tmp_path / "out")["environment"]["precision"] == computes
+
+
+def test_a_precision_that_is_none_of_ours_wants_to_be_named() -> None:
+    with pytest.raises(ConfigError, match="kept in float64; say with --dtype"):
+        precision("auto", LlamaConfig(dtype="float64"))
+    assert precision("auto", LlavaConfig(text_config=LlamaConfig(dtype="bfloat16"))) == "bfloat16"
+    assert precision("float16", LlamaConfig(dtype="float64")) == "float16"
 
 
 def texts(out: Path) -> list[str]:

@@ -93,7 +93,7 @@ def _torchvision_trouble() -> str:
 
 
 def _machine_rows(facts: dict[str, Any]) -> Iterator[Row]:
-    from vlsafe.strategies import attention
+    from vlsafe.strategies.attention import Runtime, choose
 
     cpu, gpu = facts["cpu"], facts["gpu"]
     yield Row("python", f"{facts['python']} on {facts['platform']}")
@@ -103,7 +103,9 @@ def _machine_rows(facts: dict[str, Any]) -> Iterator[Row]:
     if not gpu["devices"]:
         yield Row("gpu", "Apple MPS" if gpu["mps"] else "none", "small models train without; 7B ones need CUDA")
     usable = [name for name, can_run in facts["attention"].items() if can_run]
-    yield Row("attention", f"auto takes {attention.choose('auto')}", f"usable: {', '.join(usable)}")
+    half, full = (choose("auto", Runtime.here(dtype)) for dtype in ("bfloat16", "float32"))
+    taken = full if half == full else f"{half} in half precision where the model can, else {full}"
+    yield Row("attention", f"auto takes {taken}", f"usable: {', '.join(usable)}")
 
 
 def _asset_rows(cache: Path) -> Iterator[Row]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
 import torch
+from transformers import PretrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from vlsafe.answering import Decoding, Responder
@@ -32,6 +34,9 @@ from vlsafe.models.backbones.pretrained import PretrainedVLLM
 from vlsafe.models.responder import ModelResponder
 from vlsafe.models.strength import with_adapter
 from vlsafe.protocol import asked_as, judged_by
+from vlsafe.strategies.attention import Runtime
+
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def main(argv: list[str]) -> int:
@@ -66,20 +71,25 @@ def measure(options: argparse.Namespace, processes: Processes) -> None:
         rivalled(items)
     out, decoding = Path(options.out), Decoding(options.max_new_tokens or suite.max_new_tokens)
     responder: Responder
+    made_with: dict[str, str] = {}
     if is_address(options.model):
         responder = ServedModel(options.model, options.concurrency)
         protocol += ["template and image fit are the server's own"] if suite.template or suite.image_fit else []
     else:
         backbone, model = loaded(options)
         protocol += asked_as(suite, options, backbone, model.config)
+        made_with = {"precision": backbone.dtype, "attention": str(backbone.kernels)}
+        if processes.first:
+            told = f"precision: {backbone.dtype} (--dtype {options.dtype}); attention: {backbone.kernels}"
+            print(told, file=sys.stderr)
         responder = ModelResponder(model, backbone, options.batch_size)
         if options.batch_size > 1 and options.check_items:
             alone = ModelResponder(model, backbone, batch_size=1)
             check_batching(items, responder, alone, decoding, out, options.check_items, processes)
     evaluate(benchmarks, responder, judge, decoding, out, processes, pair_judge)
     if processes.first:
-        told = [f"suite {options.suite}: {', '.join(protocol)}"] if protocol else []
-        report(out, str(options.model), options.baseline, skipped, told)
+        notes = [f"suite {options.suite}: {', '.join(protocol)}"] if protocol else []
+        report(out, str(options.model), options.baseline, skipped, notes, made_with)
 
 
 def loaded(options: argparse.Namespace) -> tuple[Backbone, torch.nn.Module]:
@@ -89,6 +99,10 @@ def loaded(options: argparse.Namespace) -> tuple[Backbone, torch.nn.Module]:
     if options.model.endswith(".ckpt"):
         if options.adapter is not None:
             raise ConfigError("--adapter is laid over a base model; a .ckpt holds what was tuned already")
+        if options.dtype != "auto":
+            raise ConfigError(
+                "--dtype is of a model's folder; a .ckpt is measured in the precision of its run's config"
+            )
         module = restored(Path(options.model)).model
         return module.backbone, module.model.to(device).eval()
     tuned = options.adapter is not None and (options.adapter / "processor_config.json").is_file()
@@ -97,13 +111,27 @@ def loaded(options: argparse.Namespace) -> tuple[Backbone, torch.nn.Module]:
         image_fit=options.image_fit or "checkpoint",
         processor=str(options.adapter) if tuned else None,
         template=options.template,
-        dtype=options.dtype,
     )
     assert backbone.processor is not None  # what is wrong with it is told before weights load
-    model = backbone.load_model()
+    backbone.dtype = precision(options.dtype, backbone.config)
+    model = backbone.load(Runtime.here(backbone.dtype))
     if options.adapter is not None:
         model = with_adapter(model, options.adapter, options.lora_strength)
     return backbone, model.to(device).eval()
+
+
+def precision(asked: str, config: PretrainedConfig) -> str:
+    """``asked``; for ``auto``, what config.json says that the checkpoint's weights are kept in, else float32.
+
+    Raises ConfigError where that is none of ours to compute in.
+    """
+    if asked != "auto":
+        return asked
+    kept = config.dtype or config.get_text_config().dtype
+    found = "float32" if kept is None else str(kept).removeprefix("torch.")
+    if found not in PRECISIONS:
+        raise ConfigError(f"the checkpoint's weights are kept in {found}; say with --dtype what to compute in")
+    return found
 
 
 def listed(benchmarks: str, data: Path | None) -> Suite:
@@ -170,7 +198,12 @@ def _parser() -> argparse.ArgumentParser:
         help="items also answered one by one, to see whether batches change answers; 0: none (default: 32)",
     )
     parser.add_argument("--concurrency", type=int, default=16, help="requests to a server under way at once")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", *PRECISIONS],
+        help="precision of the weights and of what is computed; auto (the default): the checkpoint's own",
+    )
     parser.add_argument("--adapter", type=Path, help="folder of an exported adapter, laid over MODEL, its base")
     parser.add_argument(
         "--lora-strength", type=float, default=1.0, metavar="S", help="of the adapter; 0 is MODEL itself, default: 1"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,18 @@ from vlsafe.run_report import versions
 
 
 def report(
-    folder: Path, title: str, baseline: Path | None = None, skipped: Sequence[str] = (), notes: Sequence[str] = ()
+    folder: Path,
+    title: str,
+    baseline: Path | None = None,
+    skipped: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    made_with: Mapping[str, str] | None = None,
 ) -> None:
     """``report.json`` and ``report.html`` in ``folder``, and the table on standard output.
 
-    ``skipped``: benchmarks that were left out, with why; they and ``notes`` are notes of the report. Raises DataError
-    when ``baseline`` is not of the same items or judge.
+    ``skipped``: benchmarks that were left out, with why; they and ``notes`` are notes of the report. ``made_with``:
+    what is told beside the versions, such as the precision. Raises DataError when ``baseline`` is not of the same items
+    or judge.
     """
     kept = read_folder(folder)
     first = read_folder(baseline, kept.judge) if baseline else None
@@ -44,7 +50,7 @@ def report(
         "probes": probe_effects(kept),
         "batching": read_batching(folder),
         "examples": folder_examples(first, kept),
-        "environment": versions(),
+        "environment": versions() | dict(made_with or {}),
         "unlike": unlike_conditions(first.responses, kept.responses) if first else {},
         "notes": [*notes, *(f"Left out: {line}" for line in skipped)],
     }

@@ -50,7 +50,7 @@ def gathered(
         "curves": curves_from_csv(directory / "metrics.csv"),
         "agreement": folder_agreements(after),
         "examples": folder_examples(first, last),
-        "environment": versions(),
+        "environment": versions() | {"attention": str(module.backbone.kernels)},
         "notes": [] if paired else ["This run was resumed before its first evaluation was complete: no before side."],
     }
     return report | {"phases": [{"name": name, "seconds": seconds} for name, seconds in phases().items()]}

@@ -48,11 +48,24 @@ def test_text_and_picture_rows_in_one_batch(samples: list[Encoded], side: str) -
 def test_without_padding_the_samples_stand_one_after_the_other(samples: list[Encoded]) -> None:
     batch = Collate(pad_id=0, padding_free=True)(samples)
     lengths = [len(sample.input_ids) for sample in samples]
-    assert batch.inputs.keys() == {"input_ids", "position_ids", "pixel_values"}  # a mask would let samples meet
+    bounds = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k"}
+    assert batch.inputs.keys() == {"input_ids", "position_ids", "pixel_values", *bounds}  # a mask lets samples meet
     assert batch.inputs["input_ids"].tolist() == [[i for sample in samples for i in sample.input_ids.tolist()]]
     assert batch.inputs["position_ids"].tolist() == [[i for length in lengths for i in range(length)]]
     assert batch.samples.tolist() == [[row for row, length in enumerate(lengths) for _ in range(length)]]
     assert batch.labels.tolist() == [[label for sample in samples for label in sample.labels.tolist()]]
+
+
+def test_without_padding_the_bounds_of_samples_go_along_as_flash_kernels_want_them(samples: list[Encoded]) -> None:
+    """int32, from 0 to the whole length, and lengths as numbers: a tensor would be read back from the GPU."""
+    lengths = [len(sample.input_ids) for sample in samples]
+    batch = Collate(pad_id=0, padding_free=True)(samples).to(torch.device("cpu"))
+    ends = [sum(lengths[:number]) for number in range(len(lengths) + 1)]
+    for side in "qk":
+        cumulative = batch.inputs[f"cu_seq_lens_{side}"]
+        assert cumulative.dtype == torch.int32 and cumulative.tolist() == ends
+        assert type(batch.inputs[f"max_length_{side}"]) is int and batch.inputs[f"max_length_{side}"] == max(lengths)
+    assert not Collate(pad_id=0, padding_free=True)([samples[0], samples[2]]).has_pictures
 
 
 def test_text_alone_has_no_pictures(samples: list[Encoded]) -> None:

@@ -2,10 +2,13 @@
 
 Two layouts. *Padded*: one row a sample. *Padding-free*: all samples one after the other in a single row, whose
 ``position_ids`` start again at each sample and which has no attention mask; transformers reads that as a
-block-diagonal mask, so samples do not see each other (pitfalls F1). Steps and samples per step stay the same::
+block-diagonal mask, so samples do not see each other (pitfalls F1). Their bounds go along under the names of
+transformers' FlashAttentionKwargs, so that no kernel asks the GPU for them. Steps and samples per step stay the same::
 
     samples  a b c | d e        padded         a b c      padding-free   a b c d e
                                                d e .      position_ids   0 1 2 0 1
+                                                          cu_seq_lens_q  0 3 5
+                                                          max_length_q   3
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from itertools import accumulate
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,18 +25,19 @@ from torch import Tensor
 from vlsafe.data.encoding import IGNORE, Encoded
 from vlsafe.errors import ConfigError
 
-_TEXT = {"input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "token_type_ids"}
+_BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+_TEXT = {"input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "token_type_ids", *_BOUNDS}
 """Inputs that a batch without pictures has too."""
 
 
 @dataclass
 class Batch:
     """``inputs``: keyword arguments of the model's forward (input_ids [rows, length], picture tensors
-    [pictures, ...], and what the layout needs); ``labels`` and ``samples``, the number of the sample that a position
-    belongs to: [rows, length]; ``sources`` and ``ids``: one a sample; ``seconds`` and ``changes``: of all samples, as
-    in Encoded."""
+    [pictures, ...], and what the layout needs; all are tensors but ``max_length_q`` and ``max_length_k``);
+    ``labels`` and ``samples``, the number of the sample that a position belongs to: [rows, length]; ``sources`` and
+    ``ids``: one a sample; ``seconds`` and ``changes``: of all samples, as in Encoded."""
 
-    inputs: dict[str, Tensor]
+    inputs: dict[str, Any]
     labels: Tensor
     samples: Tensor
     sources: list[str]
@@ -51,7 +56,7 @@ class Batch:
         return self._mapped(Tensor.pin_memory)
 
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
+        inputs = {name: change(each) if isinstance(each, Tensor) else each for name, each in self.inputs.items()}
         return replace(self, inputs=inputs, labels=change(self.labels), samples=change(self.samples))
 
 
@@ -86,10 +91,12 @@ class Collate:
             )
         lengths = [len(sample.input_ids) for sample in encoded]
         labels = [torch.cat([sample.labels.new_tensor([IGNORE]), sample.labels[1:]]) for sample in encoded]
-        inputs = {
+        inputs: dict[str, Any] = {
             "input_ids": torch.cat([sample.input_ids for sample in encoded])[None],
             "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
         }
+        cumulative = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+        inputs |= dict(zip(_BOUNDS, (cumulative, cumulative, max(lengths), max(lengths)), strict=True))
         samples = torch.repeat_interleave(torch.arange(len(encoded)), torch.tensor(lengths))[None]
         return self._batch(inputs, torch.cat(labels)[None], samples, encoded)
 
@@ -121,7 +128,7 @@ class Collate:
         return out
 
     @staticmethod
-    def _batch(inputs: dict[str, Tensor], labels: Tensor, samples: Tensor, encoded: Sequence[Encoded]) -> Batch:
+    def _batch(inputs: dict[str, Any], labels: Tensor, samples: Tensor, encoded: Sequence[Encoded]) -> Batch:
         seconds = sum(sample.seconds for sample in encoded)
         changes = sum((sample.changes for sample in encoded), Counter[str]())
         sources, ids = [s.source for s in encoded], [s.id for s in encoded]

@@ -31,6 +31,7 @@ from vlsafe.models.schedule import Schedule, Shape, limited, optimizer_steps, re
 from vlsafe.models.summary import parameter_groups, summary, summary_table
 from vlsafe.objectives.base import Objective
 from vlsafe.objectives.sft import SFT
+from vlsafe.strategies.attention import Runtime
 from vlsafe.strategies.fsdp2 import FSDP2
 from vlsafe.strategies.recompute import compile_blocks, recompute, words_need_gradients
 
@@ -109,10 +110,11 @@ class SafetyFineTuning(L.LightningModule):
     # --- construction -------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """What is wrong with strategy, precision or processor is told before any weight is read."""
+        """What is wrong with strategy, precision, processor or attention is told before any weight is read."""
         self.check_strategy(self.trainer.strategy)
         check_precision(self.trainer.precision, self.backbone)
         assert self.backbone.processor is not None
+        self.backbone.check_attention(self.runtime)
         if self.adapter is not None:
             adapter_folder(self.adapter)
 
@@ -131,6 +133,7 @@ class SafetyFineTuning(L.LightningModule):
         # what an adapter brings takes the place of weights, so they must be there
         in_pieces = self.sharded is not None and self.adapter is None
         self.model, self.plan, rows = adapted(self.backbone, self.components, in_pieces)
+        self.backbone.attend(self._plain(), self.runtime)
         self._plain().config.use_cache = False
         if self.adapter is not None:
             start_from(self.model, self.adapter)
@@ -143,6 +146,7 @@ class SafetyFineTuning(L.LightningModule):
         self.trained = summary(self.model, self.plan, self.components)
         if self.global_rank == 0:
             Console(stderr=True).print(summary_table(self.trained))
+            Console(stderr=True).print(f"attention: {self.backbone.kernels}", highlight=False, soft_wrap=True)
         if self.compiles:
             compile_blocks(self.model)
         if self.sharded:
@@ -225,6 +229,16 @@ class SafetyFineTuning(L.LightningModule):
         """The strategy, where it keeps weights in pieces: then every rank must run every block."""
         strategy = None if self._trainer is None else self._trainer.strategy
         return strategy if isinstance(strategy, FSDP2) else None
+
+    @property
+    def runtime(self) -> Runtime:
+        """Where the model computes, and in which precision its attention does; before a Trainer has it, on this
+        machine's GPU, where there is one, in that of its weights."""
+        if self._trainer is None:
+            return Runtime.here(self.backbone.dtype)
+        strategy = self._trainer.strategy
+        compute = self.sharded.compute if self.sharded else None
+        return Runtime.under(strategy.root_device, compute or strategy.precision_plugin.precision, self.backbone.dtype)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         per_source = self._reduced(self._window, self.trainer.datamodule.part_names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, LlavaConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForImageTextToText, LlavaConfig, PreTrainedModel
 
 from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
@@ -52,7 +52,7 @@ def _minigpt(backbone: MiniGPTv2) -> PreTrainedModel:
 
 @skeleton.register
 def _composed(backbone: ComposedVLLM) -> PreTrainedModel:
-    text = _text_config(backbone.language_model)
+    text = backbone.configured()
     text.vocab_size = max(text.vocab_size, len(backbone.processor.tokenizer))
     config = LlavaConfig(
         vision_config=backbone.encoder.config,
@@ -66,13 +66,6 @@ def _composed(backbone: ComposedVLLM) -> PreTrainedModel:
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     return _as_trained(model, backbone)
-
-
-def _text_config(language_model: str | dict) -> PretrainedConfig:
-    if isinstance(language_model, str):
-        return AutoConfig.from_pretrained(resolved(language_model)).get_text_config()
-    fields = {name: value for name, value in language_model.items() if name not in ("model_type", "tokenizer")}
-    return AutoConfig.for_model(language_model["model_type"], **fields)
 
 
 def _as_trained(model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:

@@ -26,6 +26,7 @@ from vlsafe.models.export import export_adapter, export_model
 from vlsafe.models.responder import ModelResponder
 from vlsafe.models.summary import parameter_groups
 from vlsafe.objectives.sft import SFT
+from vlsafe.strategies.attention import Runtime
 
 FULL, LORA, FROZEN = Tuning("full", 1e-2), Tuning("lora", 1e-2, rank=2), Tuning()
 TABLES = {
@@ -127,7 +128,8 @@ def test_without_padding_samples_do_not_see_each_other(
     family: Family, backbone: PretrainedVLLM, pictures: dict[str, ImageRef]
 ) -> None:
     """Loss of each sample and gradients in one row, against padded rows; or a refusal, where a token has a kind."""
-    model, encoding = backbone.load_model().eval(), Encoding(backbone.processor)
+    runtime = Runtime(torch.device("cpu"), torch.float32)
+    model, encoding = backbone.load(runtime).eval(), Encoding(backbone.processor)
     talks = [*conversations(pictures["red"]).values(), ask("what?", "blue", pictures["wide"])]
     encoded = [encoding.sample(one) for one in talks]
     if not backbone.padding_free:

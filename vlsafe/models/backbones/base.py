@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 from vlsafe.data.chat import Renderer, chat_template, end_of_turn, fitted_template, line_breaks_of, special_tokens
 from vlsafe.data.processors import keep_spacing
@@ -18,8 +18,7 @@ from vlsafe.models.backbones.contract import Contract
 from vlsafe.models.backbones.features import image_features, summed
 from vlsafe.models.backbones.image_fit import fit_of
 from vlsafe.models.modes import evaluating
-from vlsafe.strategies.attention import Attention, choose
-from vlsafe.strategies.segments import SEGMENTED_SDPA
+from vlsafe.strategies.attention import Attention, Kernels, Runtime, attend, check, check_name
 
 Component = Literal["vision", "projector", "language"]
 COMPONENTS: tuple[Component, ...] = get_args(Component)
@@ -34,7 +33,7 @@ class Backbone(metaclass=Contract):
     Args:
         template: one of our chat templates by name; None takes the processor's own.
         system_prompt: stands before every conversation, in training and in evaluation; None leaves it to the template.
-        attention: attention kernel; ``auto`` takes the fastest one that is installed.
+        attention: attention kernel; ``auto`` takes the fastest that device, precision and model allow.
         dtype: precision in which the weights are kept.
     """
 
@@ -54,8 +53,11 @@ class Backbone(metaclass=Contract):
     ) -> None:
         self.template = template
         self.system_prompt = system_prompt
-        self.attention = choose(attention)
+        self.attention = attention
         self.dtype = dtype
+        self.kernels: Kernels | None = None
+        """The attention kernels of the model that was loaded."""
+        check_name(attention)
         if template is not None:
             chat_template(template)  # an unknown name fails here, before weights load
 
@@ -71,11 +73,6 @@ class Backbone(metaclass=Contract):
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
         """Component -> fully qualified module paths in ``model``; together they hold every parameter. A parameter that
         stands in no module of its own is named by itself."""
-
-    @property
-    def text_attention(self) -> str:
-        """The name under which transformers knows the language model's kernel."""
-        return SEGMENTED_SDPA if self.attention == "sdpa" and self.padding_free else self.attention
 
     @cached_property
     def processor(self) -> ProcessorMixin:
@@ -157,3 +154,27 @@ class Backbone(metaclass=Contract):
                 + [f"parameter {name!r} belongs to no component of {type(self).__name__}" for name in homeless]
             )
         return owner
+
+    def configured(self) -> PretrainedConfig | None:
+        """The config of the model, or at least of its language model, read before any weight; None where there is none
+        to read. By it :meth:`check_attention` knows early what ``attention`` cannot be."""
+        return None
+
+    def check_attention(self, runtime: Runtime) -> None:
+        """Raises ConfigError where ``attention`` names what cannot run, as far as that is known before weights load."""
+        if (config := self.configured()) is not None:
+            check(self.attention, runtime, config)
+
+    def attend(self, model: PreTrainedModel, runtime: Runtime) -> None:
+        """Give a loaded model its attention kernels, which :attr:`kernels` then names."""
+        self.kernels = attend(model, self.attention, runtime, self.padding_free)
+
+    def load(self, runtime: Runtime) -> PreTrainedModel:
+        """The model with its weights and its attention kernels, for training or answering under ``runtime``.
+
+        Raises ConfigError where ``attention`` names a kernel that cannot run there.
+        """
+        self.check_attention(runtime)
+        model = self.load_model()
+        self.attend(model, runtime)
+        return model

@@ -91,6 +91,13 @@ class ComposedVLLM(Backbone):
         beyond_llava = self.vision_tokens == "patches" and self._named.extra_tokens > 1
         return PatchFeatures([self._named]) if beyond_llava else self._named
 
+    def configured(self) -> PretrainedConfig:
+        """The language model's."""
+        if isinstance(self.language_model, str):
+            return AutoConfig.from_pretrained(resolved(self.language_model)).get_text_config()
+        fields = {name: v for name, v in self.language_model.items() if name not in ("model_type", "tokenizer")}
+        return AutoConfig.for_model(self.language_model["model_type"], **fields)
+
     def load_processor(self) -> ProcessorMixin:
         if self.projector_weights is not None:
             projector_file(self.projector_weights)  # told before any weight is read
@@ -127,7 +134,6 @@ class ComposedVLLM(Backbone):
         model = _assembled(config, vision, language)
         self._start_projector(model, language)
         model.generation_config = language.generation_config
-        model.set_attn_implementation({"text_config": self.text_attention})
         cast(model, getattr(torch, self.dtype))
         return model
 
@@ -179,8 +185,7 @@ class ComposedVLLM(Backbone):
             path = resolved(self.language_model)
             pieces = opened(path, AutoConfig.from_pretrained(path), torch.float32, AutoModelForCausalLM)
             return pieces or AutoModelForCausalLM.from_pretrained(path, dtype="float32")
-        fields = {k: v for k, v in self.language_model.items() if k not in ("model_type", "tokenizer")}
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(self.language_model["model_type"], **fields))
+        return AutoModelForCausalLM.from_config(self.configured())
 
 
 def _assembled(

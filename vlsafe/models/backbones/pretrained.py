@@ -85,6 +85,9 @@ class PretrainedVLLM(Backbone):
     def image_only(self) -> tuple[Component, ...]:  # type: ignore[override]
         return self.family.image_only
 
+    def configured(self) -> PretrainedConfig:
+        return self.config
+
     def load_processor(self) -> ProcessorMixin:
         if self.projector_weights is not None:
             projector_file(self.projector_weights)  # told before any weight is read
@@ -104,7 +107,6 @@ class PretrainedVLLM(Backbone):
             path, dtype = self._path(), getattr(torch, self.dtype)
             pieces = None if own_code else opened(path, self.config, dtype, revision=self.revision)
             model = pieces or AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, **self._options)
-        model.set_attn_implementation({"text_config": self.text_attention})
         self.family.prepare(model)
         if self.projector_weights is not None:
             names = {name for name, component in self.component_of(model).items() if component == "projector"}

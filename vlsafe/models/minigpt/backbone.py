@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
@@ -40,12 +40,13 @@ class MiniGPTv2(Backbone):
     def load_processor(self) -> ProcessorMixin:
         return MiniGPTv2Processor.from_pretrained(self._path())
 
+    def configured(self) -> PretrainedConfig:
+        return MiniGPTv2Config.from_pretrained(self._path())
+
     def load_model(self) -> PreTrainedModel:
         path = self._path()
         pieces = opened(path, MiniGPTv2Config.from_pretrained(path), getattr(torch, self.dtype))
-        model = pieces or MiniGPTv2ForConditionalGeneration.from_pretrained(path, dtype=self.dtype)
-        model.set_attn_implementation({"text_config": self.text_attention})
-        return model
+        return pieces or MiniGPTv2ForConditionalGeneration.from_pretrained(path, dtype=self.dtype)
 
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
         return {
