@@ -157,7 +157,7 @@ def test_the_precision_is_the_checkpoint_s_own_unless_asked_and_is_said(
     line = f"precision: {computes} (--dtype {asked}); attention: language sdpa, vision sdpa"
     assert line in capsys.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
-    assert {row["dtype"] for row in rows} == {computes}
+    assert {row["model"]["dtype"] for row in rows} == {computes}
     assert report_of(tmp_path / "out")["environment"]["precision"] == computes
 
 

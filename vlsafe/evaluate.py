@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from transformers import PretrainedConfig
@@ -36,7 +36,7 @@ from vlsafe.models.strength import with_adapter
 from vlsafe.protocol import asked_as, judged_by
 from vlsafe.strategies.attention import Runtime
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def main(argv: list[str]) -> int:
@@ -120,17 +120,16 @@ def loaded(options: argparse.Namespace) -> tuple[Backbone, torch.nn.Module]:
     return backbone, model.to(device).eval()
 
 
-def precision(asked: str, config: PretrainedConfig) -> str:
+def precision(asked: str, config: PretrainedConfig) -> Precision:
     """``asked``; for ``auto``, what config.json says that the checkpoint's weights are kept in, else float32.
 
     Raises ConfigError where that is none of ours to compute in.
     """
-    if asked != "auto":
-        return asked
-    kept = config.dtype or config.get_text_config().dtype
-    found = "float32" if kept is None else str(kept).removeprefix("torch.")
-    if found not in PRECISIONS:
-        raise ConfigError(f"the checkpoint's weights are kept in {found}; say with --dtype what to compute in")
+    kept = config.dtype or config.get_text_config().dtype or "float32"
+    name = str(kept).removeprefix("torch.") if asked == "auto" else asked
+    found: Precision | None = next((each for each in get_args(Precision) if each == name), None)
+    if found is None:
+        raise ConfigError(f"the checkpoint's weights are kept in {name}; say with --dtype what to compute in")
     return found
 
 
@@ -201,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype",
         default="auto",
-        choices=["auto", *PRECISIONS],
+        choices=["auto", *get_args(Precision)],
         help="precision of the weights and of what is computed; auto (the default): the checkpoint's own",
     )
     parser.add_argument("--adapter", type=Path, help="folder of an exported adapter, laid over MODEL, its base")

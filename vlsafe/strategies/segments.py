@@ -44,8 +44,8 @@ def segmented_sdpa(
 
     Raises ValueError for several samples in a layer of another kind, such as one that sees a window only.
     """
-    bounds = _bounds(query, key, kwargs) if attention_mask is None else None
-    if bounds is None:
+    found = _bounds(query, key, kwargs) if attention_mask is None else None
+    if found is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -53,14 +53,13 @@ def segmented_sdpa(
         raise ValueError(f"samples in one row are not kept apart under {beyond[0]}; set data.padding_free to false")
     if torch.is_autocast_enabled(query.device.type):  # which knows SDPA, not the kernel
         query, key, value = (each.to(torch.get_autocast_dtype(query.device.type)) for each in (query, key, value))
-    cumulative, longest = bounds
+    cumulative, longest = found
     if varlen_takes(query.device.type, query.dtype, query.shape[-1], dropout):
-        flat = (each[0].transpose(0, 1) for each in (query, key, value))  # [length, heads, width]
+        q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))  # [length, heads, width]
         gqa = query.shape[1] != key.shape[1]
-        out = varlen_attn(
-            *flat, cumulative, cumulative, longest, longest, scale=scaling, window_size=(-1, 0), enable_gqa=gqa
-        )
-        return out[None], None
+        bounds = (cumulative, cumulative, longest, longest)
+        out = varlen_attn(q, k, v, *bounds, scale=scaling, window_size=(-1, 0), enable_gqa=gqa)
+        return out[None], None  # type: ignore[call-overload]  # it is a pair only where asked for one
     return _one_by_one(query, key, value, cumulative.tolist(), dropout, scaling), None
 
 
