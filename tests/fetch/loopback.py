@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from urllib.parse import unquote, urlsplit
 
 
 @dataclass
@@ -41,3 +43,46 @@ class Site:
         handler.end_headers()
         stop = start + self.cuts.pop(0) if self.cuts else len(content)
         handler.wfile.write(content[start:stop])
+
+
+COMMIT = "c0ffee" + "0" * 34
+
+
+@dataclass
+class Hub:
+    """One repository; ``refusal`` is ``(status, the hub's error code)`` for every question about it."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    refusal: tuple[int, str] | None = None
+
+    def respond(self, handler: BaseHTTPRequestHandler) -> None:
+        path = unquote(urlsplit(handler.path).path)
+        if self.refusal:
+            status, code = self.refusal
+            _send(handler, status, b"{}", {"X-Error-Code": code})
+        elif path.startswith("/api/") and "/tree/" in path:
+            _send(handler, 200, json.dumps([self.entry(name) for name in self.files]).encode())
+        elif path.startswith("/api/"):
+            siblings = [{"rfilename": name} for name in self.files]
+            _send(handler, 200, json.dumps({"id": "lab/thing", "sha": COMMIT, "siblings": siblings}).encode())
+        else:
+            content = self.files[path.partition(f"/resolve/{COMMIT}/")[2]]
+            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{_git_hash(content)}"'}
+            _send(handler, 200, content, headers)
+
+    def entry(self, name: str) -> dict[str, object]:
+        content = self.files[name]
+        return {"type": "file", "path": name, "size": len(content), "oid": _git_hash(content)}
+
+
+def _git_hash(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _send(handler: BaseHTTPRequestHandler, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+    handler.send_response(status)
+    for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(content)

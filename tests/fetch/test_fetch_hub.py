@@ -2,76 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import huggingface_hub.constants
 import pytest
 from rich.progress import Progress
 
-from tests.loopback import serving
+from tests.fetch.loopback import COMMIT, Hub
 from vlsafe.fetch.asset import Asset, FetchError, Part
 from vlsafe.fetch.fetching import fetch
-
-COMMIT = "c0ffee" + "0" * 34
-
-
-@dataclass
-class Hub:
-    """One repository; ``refusal`` is ``(status, the hub's error code)`` for every question about it."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    refusal: tuple[int, str] | None = None
-
-    def respond(self, handler: BaseHTTPRequestHandler) -> None:
-        path = unquote(urlsplit(handler.path).path)
-        if self.refusal:
-            status, code = self.refusal
-            _send(handler, status, b"{}", {"X-Error-Code": code})
-        elif path.startswith("/api/") and "/tree/" in path:
-            _send(handler, 200, json.dumps([self.entry(name) for name in self.files]).encode())
-        elif path.startswith("/api/"):
-            siblings = [{"rfilename": name} for name in self.files]
-            _send(handler, 200, json.dumps({"id": "lab/thing", "sha": COMMIT, "siblings": siblings}).encode())
-        else:
-            content = self.files[path.partition(f"/resolve/{COMMIT}/")[2]]
-            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{_git_hash(content)}"'}
-            _send(handler, 200, content, headers)
-
-    def entry(self, name: str) -> dict[str, object]:
-        content = self.files[name]
-        return {"type": "file", "path": name, "size": len(content), "oid": _git_hash(content)}
-
-
-def _git_hash(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def _send(handler: BaseHTTPRequestHandler, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
-    handler.send_response(status)
-    for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
-        handler.send_header(name, value)
-    handler.end_headers()
-    if handler.command != "HEAD":
-        handler.wfile.write(content)
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    offered = Hub()
-    with serving(offered.respond) as address:
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        yield offered
-
 
 DATA = Asset("thing", "hub-dataset", "lab/thing", "MIT", gated="Agree to research use.")
 MODEL = replace(DATA, kind="hub-model", gated="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from vlsafe.errors import VlsafeError
@@ -39,7 +40,9 @@ class Asset:
     (hub, drawn). ``gated``: what has to be accepted first, and on which page; empty when nothing.
     ``convert``: ``"module:function"`` called as ``function(raw: Path, ready: Path) -> None``; raise ``conversion`` when
     its output changes, so that old caches are made anew. ``revision``: a hub commit, or ``main`` where none is known
-    for certain; the manifest records the commit that came.
+    for certain; the manifest records the commit that came. ``place``: folder of the cache where it stands, its name by
+    default; pictures stand inside the folder of the data set that asks for them. ``shared``: other assets, and files
+    that a user adds, may stand in its folder, and are left alone.
     """
 
     name: str
@@ -53,6 +56,11 @@ class Asset:
     convert: str = ""
     conversion: int = 0
     revision: str = "main"
+    place: str = ""
+    shared: bool = False
+
+    def folder(self, cache: Path) -> Path:
+        return cache / (self.place or self.name)
 
     @property
     def check(self) -> str:

@@ -19,18 +19,18 @@ from vlsafe.fetch.kinds import KINDS
 
 
 def fetch(asset: Asset, cache: Path, progress: Progress) -> Path:
-    """Bring ``asset`` to ``cache/<name>`` and return that folder; one that is already whole is left as it is.
+    """Bring ``asset`` to its folder of the cache and return that; one that is already whole is left as it is.
 
     All work happens in ``cache/<name>.partial``, which is renamed at the end: what stands under the final name is
     complete. After an error or a kill the next call goes on from there. Two processes may ask for the same asset: the
     second waits. Raises FetchError with the cause and what to do.
     """
-    folder = cache / asset.name
+    folder = asset.folder(cache)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with _alone(cache / f".{asset.name}.lock", asset, progress):
             if not _is_done(asset, folder, progress):
-                _make(asset, folder, progress)
+                _make(asset, cache, folder, progress)
                 progress.console.print(f"{asset.name}: ready", highlight=False)
     except Exception as error:
         if _is_disk_full(error):
@@ -64,17 +64,22 @@ def _is_done(asset: Asset, folder: Path, progress: Progress) -> bool:
     why = manifest.damage(asset, folder, thorough=True)
     progress.remove_task(task)
     if why and folder.exists():
-        if not (folder / manifest.FILE_NAME).exists():
+        if not (folder / manifest.FILE_NAME).exists() and not (asset.shared and _holds_folders_alone(folder)):
             raise FetchError(
                 f"{asset.name}: {folder} exists, but was not made by fetch (it has no {manifest.FILE_NAME}); "
                 "move it away or choose another folder with --cache"
             )
-        progress.console.print(f"{asset.name}: the folder {why}; fetching it again", highlight=False)
+        if (folder / manifest.FILE_NAME).exists():
+            progress.console.print(f"{asset.name}: the folder {why}; fetching it again", highlight=False)
     return not why
 
 
-def _make(asset: Asset, folder: Path, progress: Progress) -> None:
-    work = folder.with_name(f"{asset.name}.partial")
+def _holds_folders_alone(folder: Path) -> bool:
+    return all(path.is_dir() for path in folder.iterdir())
+
+
+def _make(asset: Asset, cache: Path, folder: Path, progress: Progress) -> None:
+    work = cache / f"{asset.name}.partial"
     downloads, raw, ready = work / "downloads", work / "raw", work / "ready"
     _keep_only_same(asset, work)
     for path in (downloads, raw):
@@ -86,10 +91,24 @@ def _make(asset: Asset, folder: Path, progress: Progress) -> None:
         ready = raw
     progress.add_task(f"{asset.name}: writing its hashes down", total=None)
     manifest.write(asset, ready, facts)
+    _put(asset, ready, folder)
+    shutil.rmtree(work)
+
+
+def _put(asset: Asset, ready: Path, folder: Path) -> None:
+    """Give ``ready`` its place, instead of what an earlier fetch left there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if asset.shared and folder.exists():
+        manifest.remove(folder)
+        files = [path for path in ready.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path.name == manifest.FILE_NAME):  # what says that it is whole, last
+            target = folder / path.relative_to(ready)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        return
     if folder.exists():
         shutil.rmtree(folder)
     ready.rename(folder)
-    shutil.rmtree(work)
 
 
 def _keep_only_same(asset: Asset, work: Path) -> None:

@@ -25,7 +25,7 @@ def print_catalogue(assets: Sequence[Asset], cache: Path) -> None:
         table.add_column(column, overflow="fold")
     for asset in assets:
         note = f"{asset.note}. GATED: {asset.gated}" if asset.gated else asset.note
-        here = "yes" if (cache / asset.name / FILE_NAME).exists() else ""
+        here = "yes" if (asset.folder(cache) / FILE_NAME).exists() else ""
         table.add_row(asset.name, asset.kind, asset.where, asset.check, asset.licence, note, here)
     console.print(table, markup=False)
     console.print(f"\nGroups of names (cache: {cache}):", markup=False)

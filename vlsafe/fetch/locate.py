@@ -22,9 +22,10 @@ def located(name: str, cache: Path | None = None) -> Path:
     """
     asset = CATALOGUE[name]
     cache = (cache or default_cache()).expanduser()
-    why = manifest.damage(asset, cache / name)
+    folder = asset.folder(cache)
+    why = manifest.damage(asset, folder)
     if not why:
-        return cache / name
+        return folder
     option = "" if cache == default_cache() else f" --cache {cache}"
     remedy = f"run `python -m vlsafe fetch {name}{option}`"
     if why == "is not fetched yet":

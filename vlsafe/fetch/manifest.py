@@ -57,6 +57,16 @@ def write(asset: Asset, folder: Path, facts: dict[str, str]) -> None:
     (folder / FILE_NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def remove(folder: Path) -> None:
+    """Take away what a fetch put into ``folder``, and nothing else."""
+    try:
+        names = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))["files"]
+    except (FileNotFoundError, ValueError):
+        names = {}
+    for name in [*names, FILE_NAME]:
+        (folder / name).unlink(missing_ok=True)
+
+
 def damage(asset: Asset, folder: Path, thorough: bool = False) -> str:
     """Why ``folder`` is not the finished asset, or ``""`` when it is.
 

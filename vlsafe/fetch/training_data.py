@@ -5,8 +5,8 @@ from __future__ import annotations
 from vlsafe.fetch.asset import Asset, Part
 
 
-def _pictures(name: str, where: str, licence: str, note: str, *parts: Part) -> Asset:
-    return Asset(name=name, kind="url", where=where, licence=licence, note=note, parts=parts)
+def _pictures(name: str, where: str, licence: str, note: str, *parts: Part, place: str = "") -> Asset:
+    return Asset(name=name, kind="url", where=where, licence=licence, note=note, parts=parts, place=place)
 
 
 ASSETS = (
@@ -35,8 +35,10 @@ ASSETS = (
         kind="hub-dataset",
         where="liuhaotian/LLaVA-Instruct-150K",
         licence="CC BY 4.0; answers by GPT-4 under OpenAI's terms",
-        note="llava_v1_5_mix665k.json, 1 GB; pictures: coco-train2017, gqa-images, textvqa-images, visual-genome; "
-        "OCR-VQA's come only by the download script its authors link in LLaVA's README",
+        note="llava_v1_5_mix665k.json, 1 GB; pictures: coco-train2017, gqa-images, textvqa-images, visual-genome, "
+        "which come into its folder; OCR-VQA's come only by the script that LLaVA's README links: put them, as .jpg, "
+        "into its folder ocr_vqa/images",
+        shared=True,
         parts=(Part("llava_v1_5_mix665k.json"), Part("README.md")),
         revision="011f884bcf152693aca1d531d067f31e748bea02",
     ),
@@ -52,29 +54,33 @@ ASSETS = (
         "https://cocodataset.org",
         "Flickr terms",
         "for llava-665k; 18 GB",
-        Part("http://images.cocodataset.org/zips/train2017.zip", "coco", unpack=True),
+        Part("http://images.cocodataset.org/zips/train2017.zip", unpack=True),
+        place="llava-665k/coco",
     ),
     _pictures(
         "gqa-images",
         "https://cs.stanford.edu/people/dorarad/gqa/",
         "CC BY 4.0",
         "for llava-665k; 20 GB",
-        Part("https://downloads.cs.stanford.edu/nlp/data/gqa/images.zip", "gqa", unpack=True),
+        Part("https://downloads.cs.stanford.edu/nlp/data/gqa/images.zip", unpack=True),
+        place="llava-665k/gqa",
     ),
     _pictures(
         "textvqa-images",
         "https://textvqa.org/dataset/",
         "CC BY 4.0",
         "for llava-665k and textvqa-val; 7 GB",
-        Part("https://dl.fbaipublicfiles.com/textvqa/images/train_val_images.zip", "textvqa", unpack=True),
+        Part("https://dl.fbaipublicfiles.com/textvqa/images/train_val_images.zip", unpack=True),
+        place="llava-665k/textvqa",
     ),
     _pictures(
         "visual-genome",
         "https://homes.cs.washington.edu/~ranjay/visualgenome/",
         "CC BY 4.0",
         "for llava-665k; 15 GB",
-        Part("https://cs.stanford.edu/people/rak248/VG_100K_2/images.zip", "vg", unpack=True),
-        Part("https://cs.stanford.edu/people/rak248/VG_100K_2/images2.zip", "vg", unpack=True),
+        Part("https://cs.stanford.edu/people/rak248/VG_100K_2/images.zip", unpack=True),
+        Part("https://cs.stanford.edu/people/rak248/VG_100K_2/images2.zip", unpack=True),
+        place="llava-665k/vg",
     ),
     _pictures(
         "alpaca",
