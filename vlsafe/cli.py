@@ -83,9 +83,9 @@ class RunConfig(SaveConfigCallback):
 class VlsafeCLI(LightningCLI):
     """LightningCLI with a run directory, an evaluation plan and a cache directory beside model, data and trainer."""
 
-    def __init__(self, *args: Any, verb: str | None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, verb: str | None, account: Account | None = None, **kwargs: Any) -> None:
         self._verb = verb
-        self._account = Account("imports")
+        self._account = account or Account("imports")
         self._account.enter("configuration")
         super().__init__(*args, **kwargs)
 
@@ -241,18 +241,36 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def built(argv: list[str], run: bool = False) -> VlsafeCLI:
+def built(argv: list[str], run: bool = False, account: Account | None = None) -> VlsafeCLI:
     """Parse ``argv`` and build model, data and trainer; with ``run``, ``argv`` begins with the verb and it is run.
+
+    ``account`` is told of the run's phases, in the place of one of its own.
 
     Raises:
         ConfigError: unknown keys, wrong values, impossible combinations, before any weight is loaded.
     """
+    return _made(VlsafeCLI, argv, argv[0] if run else None, account)
+
+
+def parsed(argv: list[str]) -> VlsafeCLI:
+    """Parse ``argv`` and build nothing: its ``config`` is what the files and flags say together. Raises ConfigError."""
+    return _made(_Parsed, argv, None, None)
+
+
+class _Parsed(VlsafeCLI):
+    def before_instantiate_classes(self) -> None:
+        refuse_none_strings(self.config)
+
+    def instantiate_classes(self) -> None:
+        pass
+
+
+def _made(kind: type[VlsafeCLI], argv: list[str], verb: str | None, account: Account | None) -> VlsafeCLI:
     sys.path.insert(0, os.getcwd())  # class paths of the user's own modules
     quieten()
     register()
-    verb = argv[0] if run else None
     try:
-        return VlsafeCLI(
+        return kind(
             SafetyFineTuning,
             ConversationData,
             subclass_mode_model=True,
@@ -267,8 +285,9 @@ def built(argv: list[str], run: bool = False) -> VlsafeCLI:
                 verb: {**_PARSER, "description": _READS_WRITES[verb]},
             },
             args=argv,
-            run=run,
+            run=verb is not None,
             verb=verb,
+            account=account,
         )
     except Exception as error:
         ours = told_by_us(error)

@@ -52,6 +52,11 @@ VERBS: dict[str, Verb] = {
         "config -> table, batch file",
         "vlsafe.planning.command:main",
     ),
+    "rehearse": Verb(
+        "run a config from end to end at toy size, before a weight is downloaded",
+        "config -> table",
+        "vlsafe.rehearsal.command:main",
+    ),
     "fit": Verb(
         "fine-tune, with an evaluation before and after, and report",
         "config -> run directory",
