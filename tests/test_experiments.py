@@ -11,27 +11,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.recipes import BASE, ROOT, RUNS, STAGES, header
 from vlsafe.cli import built
 from vlsafe.evaluation.published import rows
 from vlsafe.studies.pipeline import Pipeline
 from vlsafe.studies.stage_file import read_stages
 
-ROOT = Path(__file__).parents[1]
-FILES = sorted(ROOT.glob("experiments/**/*.yaml"))
-SHARED = sorted(ROOT.glob("experiments/**/shared/*.yaml"))
-"""Laid under or over others, never run on their own; parsed with those that name them."""
-STAGES = sorted(ROOT.glob("experiments/story/*.yaml"))
-BASE = ROOT / "experiments" / "llava15_7b.yaml"
-RUNS = [path for path in FILES if path not in (*SHARED, *STAGES)]
 HERE = ["--trainer.accelerator=cpu", "--trainer.precision=32-true"]
 
 
 def named(path: Path) -> str:
     return "-".join(path.relative_to(ROOT / "experiments").with_suffix("").parts)
-
-
-def header(path: Path) -> list[str]:
-    return [line[1:].strip() for line in path.read_text().splitlines() if line.startswith("#")]
 
 
 def test_there_are_experiments() -> None:

@@ -24,6 +24,8 @@ SIZES = {
 }  # fmt: skip
 """Keys of a config that say how deep and wide a model is, or that depend on it. All others are the checkpoint's own:
 picture and patch size, vocabulary, activations, token ids, precision."""
+_OF_EVERY_LAYER = {"out_features", "out_indices", "stage_names"}
+"""Names of single layers, which transformers makes anew for as many as there are."""
 _WEIGHTS = (".safetensors", ".bin", ".pth", ".pt", ".gguf", ".msgpack", ".h5", ".onnx")
 _SHARD = "100KB"
 """Several files of weights, as large checkpoints have."""
@@ -76,6 +78,8 @@ def with_sizes(real: dict[str, Any], small: dict[str, Any]) -> dict[str, Any]:
     """``real`` with the sizes of ``small``, in both at the same place."""
     result = {}
     for key, value in real.items():
+        if key in _OF_EVERY_LAYER:
+            continue
         if isinstance(value, dict) and isinstance(small.get(key), dict):
             result[key] = with_sizes(value, small[key])
         else:
