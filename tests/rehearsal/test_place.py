@@ -58,17 +58,16 @@ def test_what_runs_on_a_cpu_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_nothing_is_left_that_writes_or_reaches_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wandb, comet = (f"lightning.pytorch.loggers.{name}Logger" for name in ("Wandb", "Comet"))
     loggers = [
-        {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"save_dir": "runs/mine", "offline": False}},
-        {"class_path": "lightning.pytorch.loggers.CometLogger"},
+        {"class_path": wandb, "init_args": {"save_dir": "runs/mine", "offline": False}},
+        {"class_path": comet},
     ]
     saved = {"class_path": "x.Saved", "init_args": {"dirpath": "runs/mine/kept", "every_n_train_steps": 500}}
     draft, _ = settled(monkeypatch, tmp_path, logger=loggers, callbacks=[saved])
     run = str(tmp_path / "run")
     assert draft.content["run_dir"] == run
-    assert draft.get("trainer.logger") == [
-        {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"save_dir": run, "offline": True}}
-    ]
+    assert draft.get("trainer.logger") == [{"class_path": wandb, "init_args": {"save_dir": run, "offline": True}}]
     assert "CometLogger, which needs its server" in draft.not_rehearsed
     (callback,) = draft.get("trainer.callbacks")
     assert callback["init_args"] == {"dirpath": f"{run}/kept", "every_n_train_steps": 1}

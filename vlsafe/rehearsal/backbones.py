@@ -36,6 +36,7 @@ def shrink(draft: Draft, folder: Path, exported: Mapping[str, Path]) -> None:
     elif issubclass(kind, ComposedVLLM):
         _language_model(draft, folder)
         _encoders(draft, folder)
+        _projector(draft)
     elif issubclass(kind, MiniGPTv2):
         _checkpoint(draft, "checkpoint", "minigpt_v2", folder, exported)
     elif issubclass(kind, PretrainedVLLM):
@@ -96,6 +97,12 @@ def _encoder(draft: Draft, name: str, weights: Any, folder: Path) -> Any:
     small_encoder(encoder, real, out)
     _tell(draft, encoder.weights, real, Path(name))
     return str(out)
+
+
+def _projector(draft: Draft) -> None:
+    place = f"{_AT}.init_args.projector_weights"
+    if draft.get(place) is not None:
+        draft.put(place, None, "they do not fit the small model")
 
 
 def _tell(draft: Draft, name: str, real: Path | None, shape: Path) -> None:

@@ -18,6 +18,7 @@ from vlsafe.cli import parsed
 from vlsafe.errors import VlsafeError
 from vlsafe.fetch.paths import use_cache
 from vlsafe.rehearsal import journal
+from vlsafe.rehearsal.assembled import base_of, small_adapter
 from vlsafe.rehearsal.backbones import shrink
 from vlsafe.rehearsal.data import supply
 from vlsafe.rehearsal.draft import Change, Draft
@@ -130,6 +131,7 @@ class Rehearsal:
         self.processes = settle(self.draft, self.folder)
         supply(self.draft, self.folder / "data")
         shrink(self.draft, self.folder / "toy", self.exported)
+        small_adapter(self.draft, self.folder / "toy")
         self._passed("parse", time.monotonic() - began)
 
     def _fit(self, name: str, kill_at: int | None, *flags: str) -> Ended:
@@ -213,10 +215,11 @@ class Rehearsal:
         self._at, began = "reload", time.monotonic()
         run = self.folder / "run"
         backbone = self.draft.get("model.init_args.backbone.init_args")
-        adapter = run / "adapter"
-        base = backbone.get("checkpoint") if adapter.is_dir() and "vision_encoder" not in backbone else None
-        job: dict[str, Any] = {"model": str(run / "model"), "adapter": str(adapter), "base": base}
-        note = self.reloader.note(**job, dtype=backbone.get("dtype", "float32"))
+        base = None
+        if (run / "adapter").is_dir():
+            composed = "vision_encoder" in backbone
+            base = str(base_of(self.draft, self.folder / "toy")) if composed else backbone.get("checkpoint")
+        note = self.reloader.note(model=str(run / "model"), adapter=str(run / "adapter"), base=base)
         self._passed("reload", time.monotonic() - began, note)
 
     # --- what is told -------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def shown(job: dict[str, Any]) -> str:
         raise ValueError("it generates nothing")
     notes = ["after `import vlsafe.models.encoders`, as its classes are ours" if ours else "without vlsafe"]
     if job["base"] is not None:
-        notes.append(_attached(job, inputs, logits))
+        notes.append(_attached(job, inputs, logits, model.dtype))
     return "; ".join(notes)
 
 
@@ -62,8 +62,8 @@ def _with_our_classes(folder: Path) -> bool:
     return True
 
 
-def _attached(job: dict[str, Any], inputs: dict[str, Any], merged: torch.Tensor) -> str:
-    base = AutoModelForImageTextToText.from_pretrained(job["base"], dtype=job["dtype"])
+def _attached(job: dict[str, Any], inputs: dict[str, Any], merged: torch.Tensor, dtype: torch.dtype) -> str:
+    base = AutoModelForImageTextToText.from_pretrained(job["base"], dtype=dtype)
     tuned = PeftModel.from_pretrained(base, job["adapter"])
     far = float((_logits(tuned, inputs) - merged).norm() / merged.norm())
     if not far < NEAR[merged.dtype]:
