@@ -20,10 +20,11 @@ from vlsafe.errors import DataError
 from vlsafe.evaluation.records import write_text
 from vlsafe.fetch.paths import resolved
 from vlsafe.licences import licence_of, shown
+from vlsafe.models.backbones.image_fit import fit_of
 from vlsafe.models.module import SafetyFineTuning
 
 _TRAINER = ("max_epochs", "max_steps", "accumulate_grad_batches", "devices", "precision", "gradient_clip_val")
-_DATA = ("samples", "batch_size", "seed", "max_length", "padding_free")
+_DATA = ("samples", "batch_size", "group_by_modality_length", "seed", "max_length", "padding_free")
 READ_AGAIN = 10_000
 """Pictures that are read once more for a card, in seconds: VLGuard has 2,000, LLaVA-1.5's instructions 665,000."""
 
@@ -148,7 +149,10 @@ def _recipe(config: Path, module: SafetyFineTuning) -> str:
         "schedule": module.schedule,
         "weight_decay": module.weight_decay,
         "betas": list(module.betas),
+        "image fit": fit_of(module.backbone.processor),
     }
+    if module.adapter is not None:
+        settings["went on from"] = module.adapter
     warmup = ("warmup_ratio" if module.warmup_steps is None else "warmup_steps", "warmup_start", "min_learning_rate")
     settings |= {name: getattr(module, name) for name in warmup if getattr(module, name)}
     if config.is_file():

@@ -12,7 +12,10 @@ from vlsafe.errors import ConfigError
 CheckpointFit = Literal["checkpoint", "pad"]
 """How an image becomes a square: as the checkpoint's image processor says, or padded with its mean colour."""
 
-_KEPT = ("size", "crop_size", "resample", "do_resize", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize")
+_KEPT = (
+    "size", "crop_size", "resample", "do_resize", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize",
+    "image_mean", "image_std",
+)  # fmt: skip
 
 
 def pad_to_square(processor: ProcessorMixin, config: PretrainedConfig, checkpoint: str) -> None:
@@ -31,16 +34,14 @@ def pad_to_square(processor: ProcessorMixin, config: PretrainedConfig, checkpoin
         )
     if fit_of(processor) == "pad":
         return
-    own = processor.image_processor
-    kept = {name: getattr(own, name) for name in _KEPT if getattr(own, name, None) is not None}
-    processor.image_processor = LlavaImageProcessorPil(
-        do_pad=True, image_mean=own.image_mean, image_std=own.image_std, **kept
-    )
+    told = processor.image_processor.to_dict()
+    kept = {name: told[name] for name in _KEPT if told.get(name) is not None}
+    processor.image_processor = LlavaImageProcessorPil(do_pad=True, **kept)
 
 
 def fit_of(processor: ProcessorMixin) -> str:
     """``pad`` or ``crop`` where the image processor does that to make a square, else ``own``."""
     told = processor.image_processor.to_dict()
-    if told.get("do_pad") and "llava" in type(processor.image_processor).__name__.lower():
+    if told.get("do_pad") and told["image_processor_type"].startswith("LlavaImageProcessor"):  # with or without Pil
         return "pad"
     return "crop" if told.get("do_center_crop") else "own"
