@@ -70,6 +70,9 @@ def adapted(
         read_now(model)
     tuned = adapted_by(plan, model)
     cast(tuned, dtype, {name for name, parameter in tuned.named_parameters() if parameter.requires_grad})
+    for module in tuned.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.register_forward_pre_hook(_no_wider_than_weights)
     return tuned, plan, rows
 
 
@@ -80,6 +83,15 @@ def _in_files(backbone: Backbone, components: Components) -> PreTrainedModel:
         lender.dtype = "float32"
     with read_in_pieces():
         return lender.load_model()
+
+
+def _no_wider_than_weights(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+    """A CPU's kernel refuses an input in float32, as trained layers give it, for weights in less; on a GPU autocast
+    widens the weights."""
+    weight, tensor = module._parameters["weight"], args[0]
+    if weight is None or tensor.device.type != "cpu" or tensor.dtype.itemsize <= weight.dtype.itemsize:
+        return None
+    return (tensor.to(weight.dtype), *args[1:])
 
 
 def _left(model: nn.Module) -> Rows | None:
