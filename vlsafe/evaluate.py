@@ -31,6 +31,7 @@ from vlsafe.export import restored
 from vlsafe.models.backbones.base import Backbone
 from vlsafe.models.backbones.image_fit import CheckpointFit
 from vlsafe.models.backbones.pretrained import PretrainedVLLM
+from vlsafe.models.export import merge
 from vlsafe.models.responder import ModelResponder
 from vlsafe.models.strength import with_adapter
 from vlsafe.protocol import asked_as, judged_by
@@ -93,8 +94,8 @@ def measure(options: argparse.Namespace, processes: Processes) -> None:
 
 
 def loaded(options: argparse.Namespace) -> tuple[Backbone, torch.nn.Module]:
-    """A checkpoint of a run (``.ckpt``), or whatever transformers loads, with the adapter if one is named and then with
-    its processor, which holds the template and the image fit of the tuning."""
+    """A checkpoint of a run (``.ckpt``) as it would be exported, or whatever transformers loads, with the adapter if
+    one is named and then with its processor, which holds the template and the image fit of the tuning."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if options.model.endswith(".ckpt"):
         if options.adapter is not None:
@@ -104,7 +105,7 @@ def loaded(options: argparse.Namespace) -> tuple[Backbone, torch.nn.Module]:
                 "--dtype is of a model's folder; a .ckpt is measured in the precision of its run's config"
             )
         module = restored(Path(options.model)).model
-        return module.backbone, module.model.to(device).eval()
+        return module.backbone, merge(module).to(device).eval()
     tuned = options.adapter is not None and (options.adapter / "processor_config.json").is_file()
     backbone = PretrainedVLLM(
         options.model,
