@@ -18,6 +18,7 @@ from vlsafe.comparison.table import comparison
 from vlsafe.comparison.text import csv_table, markdown
 from vlsafe.evaluate_report import report
 from vlsafe.evaluation.benchmarks import BENCHMARKS
+from vlsafe.evaluation.commands import score_main
 from vlsafe.evaluation.conditions import told_unlike, unlike_conditions
 from vlsafe.evaluation.folder import read_folder
 from vlsafe.evaluation.judges import judge_named
@@ -129,7 +130,9 @@ def test_the_authors_own_judge_and_sets_judged_by_rules_have_no_such_note(tmp_pa
         assert directions(items, ["toy[harm]/asr"], {"toy": kind}, judge)["toy[harm]/asr"].keys() == {"side", "better"}
 
 
-def test_the_note_stands_at_the_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_note_stands_at_the_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(Toy, "authors_decide", "GPT-4")
     out = measured(tmp_path / "a")
     report(out, "model")
@@ -141,5 +144,10 @@ def test_the_note_stands_at_the_number(tmp_path: Path, monkeypatch: pytest.Monke
     note = "not the authors&#x27; score: they decide by GPT-4"
     assert (out / "report.html").read_text().count(note) >= 2
     assert "note" in json.loads((out / "metrics.json").read_text())["directions"]["toy[harm]/asr"]
+    capsys.readouterr()
+    assert score_main([str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("toy[harm]/asr ") and line.endswith("  *") for line in lines)
+    assert "* not the authors' score: they decide by GPT-4" in lines
     told = comparison(read_evaluated([out, measured(tmp_path / "b")]))
     assert "toy[harm]/asr (lower is better; not the authors' score: they decide by GPT-4)" in markdown(told)

@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 from vlsafe.errors import ConfigError, DataError
@@ -16,7 +17,8 @@ from vlsafe.evaluation.folder import read_folder, write_metrics
 from vlsafe.evaluation.judges.itself import refuse_judged
 from vlsafe.evaluation.judges.options import add_judge_options, chosen_judge
 from vlsafe.evaluation.records import Item, Metric, Response, Side, numbered_rows, write_text
-from vlsafe.evaluation.scoring import check_errors
+from vlsafe.evaluation.report_text import marks
+from vlsafe.evaluation.scoring import check_errors, directions
 
 
 def judge_main(argv: list[str]) -> int:
@@ -83,21 +85,25 @@ def score_main(argv: list[str]) -> int:
     metrics = folder.metrics()
     write_metrics(folder.path, folder.judge, metrics, folder.items, folder.verdicts, folder.benchmarks)
     print(f"judge: {folder.judge}")
-    print(metrics_table(metrics))
+    print(metrics_table(metrics, directions(folder.items, list(metrics), folder.benchmarks, folder.judge)))
     for row in folder_agreements(folder.path):
         print(told(Agreement(**row)))
     check_errors(folder.responses, folder.verdicts, folder.preferences)
     return 0
 
 
-def metrics_table(metrics: Mapping[str, Metric]) -> str:
-    """The short table for standard output: metric, percent, 95 % interval, n, errors."""
+def metrics_table(metrics: Mapping[str, Metric], ways: Mapping[str, Mapping[str, str]] = MappingProxyType({})) -> str:
+    """The short table for standard output: metric, percent, 95 % interval, n, errors, and below it what
+    :func:`vlsafe.evaluation.scoring.directions` (``ways``) notes on metrics."""
+    notes = marks({"directions": ways})
     width = max(len("metric"), *map(len, metrics))
     lines = [f"{'metric':<{width}}  {'%':>6}  {'95 % interval':>15}  {'n':>5}  {'errors':>6}"]
     for name, metric in metrics.items():
         value = "-" if math.isnan(metric.value) else f"{metric.value:.2f}"
         interval = f"[{metric.low:.1f}, {metric.high:.1f}]"
         lines.append(f"{name:<{width}}  {value:>6}  {interval:>15}  {metric.n:>5}  {metric.n_error:>6}")
+        lines[-1] += f"  {notes[ways[name]['note']]}" if "note" in ways.get(name, {}) else ""
+    lines += [f"{mark} {note}" for note, mark in notes.items()]
     return "\n".join(lines)
 
 
