@@ -57,5 +57,5 @@ $(VENV)/.quickstart: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.torch pyproject.toml
-	$(PIP) -e '.[small,sweep,judge,test]'
+	$(PIP) -e '.[small,sweep,judge,sentencepiece,test]'
 	@touch $@

@@ -20,6 +20,7 @@ from vlsafe.fetch.locate import default_cache
 
 OPTIONAL = {
     "gguf": "pip install 'vlsafe[small]', for the language model of `vlsafe fetch small`",
+    "sentencepiece": "pip install 'vlsafe[sentencepiece]', for Vicuna and original LLaVA (tokenizer.model alone)",
     "flash-attn": "pip install --no-build-isolation 'vlsafe[flash]', on a CUDA machine",
     "torchvision": "pip install 'vlsafe[vision]', for processors that also handle video",
 }
@@ -116,13 +117,13 @@ def _asset_rows(cache: Path) -> Iterator[Row]:
     else:
         yield Row("hub token", "yes")
     yield Row("cache", str(cache), f"{_free_gib(cache):.0f} GiB free")
-    states = {name: manifest.damage(CATALOGUE[name], cache / name) for name in CATALOGUE}
+    states = {name: manifest.damage(CATALOGUE[name], CATALOGUE[name].folder(cache)) for name in CATALOGUE}
     for name, trouble in states.items():
         if not trouble:
             yield Row(f"  {name}", "fetched", style="green")
         elif name in GROUPS["small"]:
             yield Row(f"  {name}", trouble, "vlsafe fetch small", "yellow")
-        elif (cache / name).exists():
+        elif CATALOGUE[name].folder(cache).exists():
             yield Row(f"  {name}", trouble, f"vlsafe fetch {name}", "yellow")
     others = sum(bool(trouble) and name not in GROUPS["small"] for name, trouble in states.items())
     if others:

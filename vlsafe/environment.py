@@ -28,6 +28,7 @@ PACKAGES = (
     "numpy",
     "pillow",
     "gguf",
+    "sentencepiece",
     "flash-attn",
     "torchvision",
 )

@@ -34,12 +34,11 @@ def token_counter(tokenizer: str | None) -> Count:
     """
     if tokenizer is None:
         return lambda texts: [len(text.split()) for text in texts]
-    from transformers import AutoTokenizer
-
+    from vlsafe.data.tokenizers import load_tokenizer
     from vlsafe.fetch.paths import resolved
 
     try:
-        loaded = AutoTokenizer.from_pretrained(resolved(tokenizer))
+        loaded = load_tokenizer(resolved(tokenizer))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"--tokenizer {tokenizer}: cannot be loaded ({error}); name a model folder, a hub model or cache:NAME, "

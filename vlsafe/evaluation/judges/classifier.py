@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
+from vlsafe.data.tokenizers import load_tokenizer
 from vlsafe.errors import ConfigError
 from vlsafe.evaluation.judges.base import BatchJudge, Exchange, Ruling, asked
 from vlsafe.evaluation.judges.weights import folder_digest, model_folder, short_name
@@ -85,7 +86,7 @@ class ClassifierJudge(BatchJudge):
 
     @cached_property
     def tokenizer(self) -> Any:
-        return AutoTokenizer.from_pretrained(self._folder)
+        return load_tokenizer(self._folder)
 
     @cached_property
     def _names(self) -> dict[int, str]:

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+from vlsafe.data.tokenizers import load_tokenizer
 from vlsafe.errors import ConfigError
 from vlsafe.evaluation.benchmarks.base import REFUSED
 from vlsafe.evaluation.judges.base import BatchJudge, Exchange, Ruling, asked
@@ -169,7 +170,7 @@ class GuardJudge(BatchJudge):
 
     @cached_property
     def tokenizer(self) -> Any:
-        tokenizer = AutoTokenizer.from_pretrained(self._folder)
+        tokenizer = load_tokenizer(self._folder)
         if not self.template.prompt and not tokenizer.chat_template:
             raise ConfigError(f"{self.name}: the checkpoint brings no chat template; is it the guard itself?")
         return tokenizer

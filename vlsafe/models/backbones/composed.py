@@ -11,7 +11,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -21,6 +20,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from vlsafe.data.tokenizers import load_tokenizer
 from vlsafe.errors import ConfigError
 from vlsafe.fetch.paths import resolved
 from vlsafe.models.backbones.base import Attention, Backbone, Component
@@ -170,7 +170,7 @@ class ComposedVLLM(Backbone):
 
     def _tokenizer(self) -> tuple[PreTrainedTokenizerBase, str | None]:
         """The language model's tokenizer and its own chat template, if any."""
-        tokenizer = AutoTokenizer.from_pretrained(self._tokenizer_path())
+        tokenizer = load_tokenizer(self._tokenizer_path())
         return tokenizer, tokenizer.chat_template
 
     def _tokenizer_path(self) -> str:

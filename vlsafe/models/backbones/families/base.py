@@ -9,6 +9,7 @@ from transformers import AutoProcessor, PretrainedConfig, PreTrainedModel, Proce
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from vlsafe.data.processors import image_only
+from vlsafe.data.tokenizers import follow_sentencepiece, sentencepiece_file
 from vlsafe.errors import ConfigError
 from vlsafe.models.backbones.base import Backbone
 from vlsafe.models.backbones.features import image_features, summed
@@ -25,12 +26,15 @@ class Family:
         kind = PROCESSOR_MAPPING.get(type(config), None)
         if kind is not None and "video_processor" in kind.get_attributes():
             return image_only(kind).from_pretrained(path, **options)
+        file = sentencepiece_file(path, options.get("revision"))
         processor = AutoProcessor.from_pretrained(path, **options)
         if not isinstance(processor, ProcessorMixin):
             raise ConfigError(
                 f"{path}: its processor could not be built, only a {type(processor).__name__}; it needs a "
                 "processor_config.json or preprocessor_config.json beside its tokenizer"
             )
+        if file is not None:
+            follow_sentencepiece(processor.tokenizer, file)
         return processor
 
     def prepare(self, model: PreTrainedModel) -> None:
