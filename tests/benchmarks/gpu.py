@@ -67,7 +67,6 @@ class RandomOnDevice(ComposedVLLM):
     def load_model(self) -> PreTrainedModel:
         model = skeleton(self).to_empty(device=self.device)
         model.initialize_weights()
-        model.set_attn_implementation({"text_config": self.text_attention})
         return model
 
 
