@@ -33,6 +33,10 @@ logger = logging.getLogger(__name__)
 class AtomicCheckpointIO(CheckpointIO):
     """How Lightning's strategies write, read and remove checkpoints here."""
 
+    def __init__(self) -> None:
+        self.whole: dict[Path, Path] = {}
+        """A checkpoint -> the one to read in its place, which a process of the run has found to be whole."""
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         with appearing(Path(path)) as partial:
             torch.save(checkpoint, partial)
@@ -42,7 +46,10 @@ class AtomicCheckpointIO(CheckpointIO):
 
         Raises DataError where the checkpoint is missing or damaged, naming the newest whole one beside it.
         """
-        return loaded(Path(path), weights_only=weights_only is not False)
+        known = self.whole.get(Path(path))
+        if known is None:
+            require_whole(Path(path))
+        return opened(known or Path(path), weights_only=weights_only is not False)
 
     def remove_checkpoint(self, path: Any) -> None:
         if Path(path).is_dir():
@@ -54,9 +61,13 @@ class AtomicCheckpointIO(CheckpointIO):
 def loaded(path: Path, weights_only: bool = True) -> dict[str, Any]:
     """As :meth:`AtomicCheckpointIO.load_checkpoint`."""
     require_whole(path)
-    if path.is_dir():
-        return assembled(path, rest_of(path, weights_only))
-    return rest_of(path, weights_only)
+    return opened(path, weights_only)
+
+
+def opened(path: Path, weights_only: bool = True) -> dict[str, Any]:
+    """As :func:`loaded`, of one that is known to be whole."""
+    rest = rest_of(path, weights_only)
+    return assembled(path, rest) if path.is_dir() else rest
 
 
 def rest_of(path: Path, weights_only: bool = True) -> dict[str, Any]:
@@ -112,10 +123,14 @@ def require_whole(path: Path) -> None:
     raise DataError(f"{path} cannot be used: {wrong}; {advice}")
 
 
+def newest(directory: Path) -> Path | None:
+    """The checkpoint written last, whole or not; None without one. Reads none of it."""
+    return next(iter(_checkpoints(directory)), None)
+
+
 def newest_whole(directory: Path, but: Path | None = None) -> Path | None:
     """The checkpoint written last that is whole; None without one. Damaged ones are passed over, saying so."""
-    found = [path for path in _checkpoints(directory) if path != but]
-    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    for path in [path for path in _checkpoints(directory) if path != but]:
         wrong = damage(path)
         if wrong is None:
             return path
@@ -124,9 +139,10 @@ def newest_whole(directory: Path, but: Path | None = None) -> Path | None:
 
 
 def _checkpoints(directory: Path) -> list[Path]:
-    """Checkpoints in place, and folders that were moved aside by a process that was killed before the new one came."""
+    """Checkpoints in place, and folders that were moved aside by a process that was killed before the new one came; the
+    one written last is the first."""
     aside = [p for p in directory.glob(f".*.ckpt{_PREVIOUS}") if not p.with_name(_name_of(p)).exists()]
-    return [*directory.glob("*.ckpt"), *aside]
+    return sorted([*directory.glob("*.ckpt"), *aside], key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def _name_of(aside: Path) -> str:

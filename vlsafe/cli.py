@@ -122,6 +122,9 @@ class VlsafeCLI(LightningCLI):
             found = checkpoint_to_resume(Path(config.run_dir) / "checkpoints")
             config.ckpt_path = None if found is None else str(found)
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would read all of a checkpoint for hyper-parameters, and ours have none."""
+
     def _add_instantiators(self) -> None:
         super()._add_instantiators()
         self.parser.add_instantiator(self._instance, object)  # after Lightning's own, which are for model and data
@@ -170,7 +173,10 @@ class VlsafeCLI(LightningCLI):
         resumed = self._get(self.config_init, "ckpt_path")
         mine.append(
             RunIdentity(
-                self._flat_config(), Path(resumed) if resumed else None, self._get(self.config_init, "resume_changed")
+                self._flat_config(),
+                Path(resumed) if resumed else None,
+                self._get(self.config_init, "resume_changed"),
+                newest=self._get(self.config_init, "resume") == "auto",
             )
         )
         recorder = RunRecorder(run_dir, self._get(self.config_init, "evaluation"), self._account)

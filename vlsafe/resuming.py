@@ -15,11 +15,11 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loops.fit_loop import _FitLoop
 
 import vlsafe
-from vlsafe.checkpointing import newest_whole, require_whole, rest_of
+from vlsafe.checkpointing import AtomicCheckpointIO, newest, newest_whole, require_whole, rest_of
 from vlsafe.conversation import Conversation
 from vlsafe.data.datamodule import ConversationData
 from vlsafe.environment import git_revision
-from vlsafe.errors import ConfigError
+from vlsafe.errors import ConfigError, DataError, VlsafeError
 
 RECORD = "vlsafe_run"
 _MOST = 10_000
@@ -71,11 +71,15 @@ class RunIdentity(Callback):
     Args:
         config: dotted key -> value, of the whole run and without secrets.
         resumed: the checkpoint that the run goes on from, if any. It is compared before weights load, when Lightning's
-            Trainer does not know it yet.
+            Trainer does not know it yet. The first process reads it through, once, to see that it is whole.
         changed: go on all the same, saying what differs.
+        newest: of ``--resume auto``: ``resumed`` is the newest of its folder, and where it is damaged the one before it
+            is taken.
     """
 
-    def __init__(self, config: Mapping[str, Any], resumed: Path | None = None, changed: bool = False) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], resumed: Path | None = None, changed: bool = False, newest: bool = False
+    ) -> None:
         self.config = {
             key: json.dumps(value, default=str, sort_keys=True)
             for key, value in config.items()
@@ -83,6 +87,7 @@ class RunIdentity(Callback):
         }
         self.resumed = resumed
         self.changed = changed
+        self.newest = newest
         self.record: dict[str, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -98,9 +103,42 @@ class RunIdentity(Callback):
             "vlsafe": vlsafe.__version__,
             "git": git_revision(),
         }
-        if self.resumed is not None:
+        taken = self._agreed(trainer)
+        if taken is not None:
+            self._compare(taken, rest_of(taken).get(RECORD))
+
+    def _agreed(self, trainer: L.Trainer) -> Path | None:
+        """The checkpoint that all processes go on from, found whole by the first. Whoever reads it is told."""
+        found: Path | VlsafeError | None = None
+        if trainer.is_global_zero:
+            try:
+                found = self._whole()
+            except VlsafeError as error:  # the others wait for it
+                found = error
+        found = trainer.strategy.broadcast(found)
+        if isinstance(found, VlsafeError):
+            raise found
+        if (found is None) != (self.resumed is None):
+            raise DataError(
+                f"process {trainer.global_rank} goes on from {self.resumed or 'nothing'}, and the first from "
+                f"{found or 'nothing'}: all must see the same run_dir"
+            )
+        files = trainer.strategy.checkpoint_io
+        if found is not None and self.resumed is not None and isinstance(files, AtomicCheckpointIO):
+            files.whole[self.resumed] = found
+        return found
+
+    def _whole(self) -> Path | None:
+        if self.resumed is None:
+            return None
+        if not self.newest:
             require_whole(self.resumed)
-            self._compare(self.resumed, rest_of(self.resumed).get(RECORD))
+            return self.resumed
+        found = newest_whole(self.resumed.parent)
+        if found is None:
+            raise DataError(f"no checkpoint in {self.resumed.parent} is whole; remove them, or take a new run_dir")
+        logger.warning("resume auto: going on from %s", found)
+        return found
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[RECORD] = self.record
@@ -179,12 +217,14 @@ def _pieces(conversation: Conversation) -> Iterator[str]:
 
 
 def checkpoint_to_resume(directory: Path) -> Path | None:
-    """The newest whole checkpoint in ``directory``, told on the log; None where the run has to begin.
+    """The newest checkpoint in ``directory``; None where the run has to begin, which is told on the log. Whether it is
+    whole is for :class:`RunIdentity` to find out, once for all processes.
 
     What a process that was killed left half written is removed.
     """
     for leftover in directory.glob(".*.partial"):
         shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-    found = newest_whole(directory)
-    logger.warning("resume auto: %s", f"going on from {found}" if found else f"nothing in {directory} yet, starting")
+    found = newest(directory)
+    if found is None:
+        logger.warning("resume auto: nothing in %s yet, starting", directory)
     return found

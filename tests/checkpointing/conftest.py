@@ -43,6 +43,7 @@ def fit(tokenizer: Path, folder: Path) -> Fit:
         checkpoints: Path | None = None,
         config: dict[str, Any] | None = None,
         changed: bool = False,
+        newest: bool = False,
         batch_size: int = 2,
         **options: Any,
     ) -> tuple[L.Trainer, SafetyFineTuning]:
@@ -53,7 +54,7 @@ def fit(tokenizer: Path, folder: Path) -> Fit:
             folder,
             max_steps=6,
             enable_checkpointing=True,
-            callbacks=[kept, RunIdentity(config or {"seed": 1}, ckpt_path, changed)],
+            callbacks=[kept, RunIdentity(config or {"seed": 1}, ckpt_path, changed, newest)],
             plugins=[AtomicCheckpointIO()],
             **options,
         )

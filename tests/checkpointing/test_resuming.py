@@ -30,15 +30,17 @@ def test_the_newest_are_kept_and_hold_what_a_run_is(fit: Fit, folder: Path) -> N
     }  # fmt: skip
 
 
-def test_a_run_goes_on_from_the_one_before_a_damaged_one(fit: Fit, folder: Path) -> None:
+def test_a_run_goes_on_from_the_one_before_a_damaged_one(
+    fit: Fit, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     _, whole = fit()
     newest = checkpoint_to_resume(folder / "checkpoints")
     assert newest is not None and newest.name == "step=6.ckpt"
     newest.write_bytes(newest.read_bytes()[:-1000])
     (folder / "checkpoints" / ".step=7.ckpt.partial").write_bytes(b"half")
-    before = checkpoint_to_resume(folder / "checkpoints")
-    assert before is not None and before.name == "step=5.ckpt"
-    _, resumed = fit(ckpt_path=before)
+    assert checkpoint_to_resume(folder / "checkpoints") == newest
+    _, resumed = fit(ckpt_path=newest, newest=True)
+    assert "going on from" in caplog.text and "step=5.ckpt" in caplog.text
     assert changed(tensors(whole), tensors(resumed)) == set()
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step=5.ckpt", "step=6.ckpt"]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,16 @@ from unittest.mock import patch
 import lightning as L
 import pytest
 import torch
-from fitting import Seeded, files, trainer
+from fitting import FULL, Seeded, data, files, trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from processes import saved, together
 from short_run import COMPOSED, STEPS, backbone_of, fit
 from tiny import VISION, language_model, save_tokenizer
 from torch import distributed
 
+from vlsafe import SafetyFineTuning
 from vlsafe.models.backbones.base import Backbone
+from vlsafe.models.components import Components, Tuning
 from vlsafe.strategies.fsdp2 import FSDP2
 
 
@@ -152,3 +157,54 @@ def test_bf16_mixed_is_that_of_ddp(family: str, table: str, tmp_path: Path) -> N
         assert found["ddp"][what] == pytest.approx(exact[what], rel=near), what
         assert found["ddp"][what] != exact[what]
         assert found["fsdp2"][what] == pytest.approx(found["ddp"][what], rel=near), what
+
+
+# --- what is put together ---------------------------------------------------------------------------------------------
+
+
+def held(change: Callable[[], Any]) -> int:
+    """Bytes that ``change`` takes at most, over what the process holds before."""
+
+    def line(name: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(each.split()[1]) for each in lines if each.startswith(f"{name}:")) * 1024
+
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what is free already would be taken first
+    before = line("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    kept = change()
+    peak = line("VmHWM")
+    del kept
+    return peak - before
+
+
+def gathers(backbone: Backbone, folder: Path) -> None:
+    tuned = SafetyFineTuning(backbone, Components(Tuning(), Tuning(), FULL), warmup_ratio=0.0)
+    strategy = FSDP2(sharded_checkpoints=False, cluster_environment=LightningEnvironment())
+    made = trainer(folder, devices=2, strategy=strategy, max_steps=1)
+    made.fit(tuned, datamodule=data(folder, batch_size=1))
+    size = sum(p.numel() for p in tuned.parameters() if p.requires_grad) * 4
+    figures = {"size": size}
+    for name, change in {
+        "checkpoint": lambda: made.save_checkpoint(folder / "one.ckpt", weights_only=False),
+        "weights": strategy.trained,
+    }.items():
+        figures[name] = held(change)
+    found: list[Any] = [None, None]
+    distributed.all_gather_object(found, figures)
+    if distributed.get_rank() == 0:
+        torch.save(found, folder / "found.pt")
+
+
+@pytest.mark.slow
+def test_only_the_first_process_ever_holds_what_was_trained(tmp_path: Path) -> None:
+    files(tmp_path)
+    wide = dict(hidden_size=256, intermediate_size=768, num_hidden_layers=16)
+    language = language_model(save_tokenizer(tmp_path / "tokenizer"), **wide)
+    backbone = Seeded("clip", language, vision_weights=VISION["clip"], attention="sdpa")
+    together(2, gathers, backbone, tmp_path)
+    first, other = saved(tmp_path / "found.pt")
+    assert first["size"] > 50e6
+    assert first["checkpoint"] > 2.5 * first["size"] and first["weights"] > 0.9 * first["size"]  # it can be seen
+    assert other["weights"] < 0.3 * other["size"] and other["checkpoint"] < 0.5 * other["size"]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed import new_subgroups_by_enumeration
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from vlsafe.checkpointing import CHECKSUMS, AtomicCheckpointIO, appearing, checksum, require_whole, rest_of
@@ -32,8 +33,8 @@ from vlsafe.strategies.shards import (
     assembled_like,
     cut,
     mapped,
+    on_first,
     sharded_tensors,
-    whole,
     without_shards,
     write_shard,
 )
@@ -69,7 +70,6 @@ class FSDP2(ModelParallelStrategy):
             self.cluster_environment = cluster_environment
         self.mesh: DeviceMesh | None = None
         """Processes that the model is cut over: [pieces], or [copies, pieces]."""
-        self._files = AtomicCheckpointIO()
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
@@ -82,6 +82,8 @@ class FSDP2(ModelParallelStrategy):
                 f"trainer.strategy: {copies} replicas do not divide {world} processes; choose a divisor, or 'nodes'"
             )
         super().setup_environment()
+        if not isinstance(self.checkpoint_io, AtomicCheckpointIO):
+            self.checkpoint_io = AtomicCheckpointIO()
         self.mesh = self.device_mesh["data_parallel"] if copies == 1 else self._copies(copies, world // copies)
 
     def _copies(self, copies: int, pieces: int) -> DeviceMesh:
@@ -99,6 +101,11 @@ class FSDP2(ModelParallelStrategy):
             yield
         finally:
             root.set_requires_all_reduce(True)
+
+    @property
+    def _files(self) -> AtomicCheckpointIO:
+        assert isinstance(self.checkpoint_io, AtomicCheckpointIO)
+        return self.checkpoint_io
 
     def shard(self, root: nn.Module, model: nn.Module, rows: Rows | None = None) -> None:
         """Cut ``model``, block by block; the rest of ``root``, the module whose steps Lightning calls, with itself.
@@ -131,11 +138,12 @@ class FSDP2(ModelParallelStrategy):
         return True  # our load_checkpoint only reads; model and optimizer are filled where they are for any strategy
 
     def trained(self) -> dict[str, Any]:
-        """What trains, and buffers, whole on the CPU. Every process must ask for it."""
-        return {name: whole(tensor) for name, tensor in self._trained().items()}
+        """What trains, and buffers, whole on the first process's CPU; nothing on the others. Every process must ask."""
+        gathered = {name: self._on_first(tensor) for name, tensor in self._trained().items()}
+        return gathered if self.is_global_zero else {}
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """What trains, and buffers: cut as it lies here, or whole on the CPU."""
+        """What trains, and buffers: cut as it lies here, or whole on the first process's CPU."""
         return {name: self._kept(tensor) for name, tensor in self._trained().items()}
 
     def _trained(self) -> dict[str, Any]:
@@ -147,10 +155,12 @@ class FSDP2(ModelParallelStrategy):
         return mapped(super(ModelParallelStrategy, self).optimizer_state(optimizer), lambda _, leaf: self._kept(leaf))
 
     def _kept(self, value: Any) -> Any:
-        if self._save_distributed_checkpoint:
-            return value
-        gathered = whole(value)
-        return gathered if self.is_global_zero or not isinstance(value, Tensor) else None
+        return value if self._save_distributed_checkpoint else self._on_first(value)
+
+    def _on_first(self, value: Any) -> Any:
+        if isinstance(value, DTensor):
+            return on_first(value)
+        return value if self.is_global_zero or not isinstance(value, Tensor) else None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         path = Path(self.broadcast(str(filepath)))
@@ -187,11 +197,13 @@ class FSDP2(ModelParallelStrategy):
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Of a folder, this process reads its own rows; a file is mapped, and cut when it is filled in."""
         path = Path(self.broadcast(str(checkpoint_path)))
-        if not path.is_dir():
-            return self._files.load_checkpoint(path, weights_only=weights_only)
-        if self.is_global_zero:
+        known = self._files.whole.get(path)
+        if known is None and self.is_global_zero:
             require_whole(path)
         self.barrier()
+        path = known or path
+        if not path.is_dir():
+            return rest_of(path, weights_only is not False)
         return assembled_like(path, rest_of(path, weights_only is not False), self._places())
 
     def _places(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor, Shard
 
 REST = "rest.pt"
@@ -161,6 +161,20 @@ def _is_mark(leaf: Any) -> bool:
 def whole(value: Any) -> Any:
     """A sharded tensor put together on the CPU; every process must ask for it. Anything else as it is."""
     return value.full_tensor().cpu() if isinstance(value, DTensor) else value
+
+
+def on_first(tensor: DTensor) -> Tensor | None:
+    """A sharded tensor put together on the first process's CPU; None on the others, none of which ever holds more than
+    its own part. Every process must ask for it."""
+    dimension = next((d for d, placement in enumerate(tensor.placements) if isinstance(placement, Shard)), None)
+    if dimension is None or not holds_first_copy(tensor):
+        return None if distributed.get_rank() else tensor.to_local().cpu()
+    group, mine = tensor.device_mesh.get_group(dimension), tensor.to_local()
+    padded = mine.new_zeros(-(-tensor.shape[0] // group.size()), *tensor.shape[1:])
+    padded[: len(mine)] = mine
+    pieces = [torch.empty_like(padded) for _ in range(group.size())] if group.rank() == 0 else None
+    distributed.gather(padded, pieces, group=group, group_dst=0)
+    return None if pieces is None else torch.cat([piece.cpu() for piece in pieces])[: tensor.shape[0]]
 
 
 def cut(value: Tensor, like: Tensor) -> Tensor:
