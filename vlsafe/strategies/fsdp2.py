@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
+from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed import new_subgroups_by_enumeration
@@ -55,6 +56,8 @@ class FSDP2(ModelParallelStrategy):
         timeout: minutes that a process waits for the others.
     """
 
+    _checkpoint_io: CheckpointIO | None
+
     def __init__(
         self,
         replicas: int | Literal["nodes"] = 1,
@@ -82,8 +85,8 @@ class FSDP2(ModelParallelStrategy):
                 f"trainer.strategy: {copies} replicas do not divide {world} processes; choose a divisor, or 'nodes'"
             )
         super().setup_environment()
-        if not isinstance(self.checkpoint_io, AtomicCheckpointIO):
-            self.checkpoint_io = AtomicCheckpointIO()
+        if not isinstance(self._checkpoint_io, AtomicCheckpointIO):
+            self._checkpoint_io = AtomicCheckpointIO()
         self.mesh = self.device_mesh["data_parallel"] if copies == 1 else self._copies(copies, world // copies)
 
     def _copies(self, copies: int, pieces: int) -> DeviceMesh:
