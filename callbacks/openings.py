@@ -50,7 +50,7 @@ class Opened:
         return [sample.input_ids[sample.labels != IGNORE] for sample in self.samples]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predictions(model: PreTrainedModel | PeftModel, opened: Sequence[Opened], pad_id: int) -> list[list[Tensor]]:
     """For each prompt and opening the log probabilities [tokens of the opening, vocabulary] before each of its tokens,
     on the model's device."""

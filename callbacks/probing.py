@@ -16,8 +16,8 @@ from vlsafe.models.module import SafetyFineTuning
 
 
 class Probe(L.Callback, ABC):
-    """Measures on the first process, before the first and after every ``every_n_steps``-th optimizer step, while the
-    others wait, and tells every logger what it found. At the end it says how much of the training time it took.
+    """Measures before the first and after every ``every_n_steps``-th optimizer step, by all processes together, and
+    tells every logger what it found. At the end it says how much of the training time it took.
 
     ``probes`` counts them, ``seconds`` is what they took, ``training_share`` (0 to 1, known at the end) their part of
     the training.
@@ -37,33 +37,28 @@ class Probe(L.Callback, ABC):
         self._last = 0
 
     def prepare(self, trainer: L.Trainer, module: SafetyFineTuning) -> None:
-        """Called once on the first process when training starts; ``trainer.global_step`` is above 0 where a run goes
-        on."""
+        """Called once on every process when training starts; ``trainer.global_step`` is above 0 where a run goes on."""
 
     @abstractmethod
     def values(self, trainer: L.Trainer, module: SafetyFineTuning, step: int) -> dict[str, float]:
-        """What is logged at ``step``, by name."""
+        """What is logged at ``step``, by name. Called on every process; what the first returns is logged."""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
         self._began = time.perf_counter()
-        if trainer.is_global_zero:
-            with self._timed():
-                self.prepare(trainer, pl_module)
-            if trainer.global_step == 0:
-                self._look(trainer, pl_module, 0)
-        trainer.strategy.barrier()
+        with self._timed():
+            self.prepare(trainer, pl_module)
+        if trainer.global_step == 0:
+            self._look(trainer, pl_module, 0)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: SafetyFineTuning, *_: object) -> None:
         step = trainer.global_step
         if step == self._last or step % self.every_n_steps:
             return  # a micro-batch that made no step, or not yet time
         self._last = step
-        if trainer.is_global_zero:
-            self._look(trainer, pl_module, step)
-        trainer.strategy.barrier()
+        self._look(trainer, pl_module, step)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.probes:
+        if self.probes and trainer.is_global_zero:
             self.training_share = self.seconds / (time.perf_counter() - self._began)
             spent = f"{self.probes} probes, {self.seconds:.1f} s, {100 * self.training_share:.1f} % of training"
             Console(stderr=True).print(f"{type(self).__name__}: {spent}")
@@ -71,7 +66,7 @@ class Probe(L.Callback, ABC):
     def _look(self, trainer: L.Trainer, module: SafetyFineTuning, step: int) -> None:
         with self._timed(), trainer.precision_plugin.forward_context():
             found = self.values(trainer, module, step)
-            for logger in trainer.loggers:
+            for logger in trainer.loggers if trainer.is_global_zero else []:
                 logger.log_metrics(found, step=step)
         self.probes += 1
 

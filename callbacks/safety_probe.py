@@ -14,9 +14,8 @@ from vlsafe.evaluation.folder import read_folder
 from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.records import Metric
 from vlsafe.evaluation.scoring import benchmark_classes, check_sides, directions, score
-from vlsafe.evaluation.stages import evaluate
+from vlsafe.measuring import measured
 from vlsafe.models.module import SafetyFineTuning
-from vlsafe.models.responder import ModelResponder
 from vlsafe.studies.objective import logged, objective_of_metrics
 
 
@@ -60,10 +59,10 @@ class SafetyProbe(Probe):
             self._start = self._kept(_folder(trainer, 0))
 
     def values(self, trainer: L.Trainer, module: SafetyFineTuning, step: int) -> dict[str, float]:
-        assert module.model is not None
-        responder = ModelResponder(module.model, module.backbone, self.batch_size)
         with module.before_tuning() if step == 0 else nullcontext():
-            metrics = evaluate(self.benchmarks, responder, self.judge, self.decoding, _folder(trainer, step))
+            metrics = measured(
+                trainer, module, self.benchmarks, self.judge, self.decoding, self.batch_size, _folder(trainer, step)
+            )
         if step == 0:
             self._start = metrics
         values = {f"probe/{name}": metric.value for name, metric in metrics.items()}

@@ -195,6 +195,7 @@ class VlsafeCLI(LightningCLI):
             "strategy": self._strategy(config),
             "enable_model_summary": False,  # the component table says more
             "use_distributed_sampler": False,  # the Mixture already gives each rank its own samples
+            "inference_mode": False,  # a sharded weight first gathered in it could not be trained afterwards
         }
         try:
             trainer = super()._instantiate_trainer(config, callbacks)

@@ -41,7 +41,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def main(argv: list[str]) -> int:
-    """Under torchrun each process answers and judges its share. Raises VlsafeError; returns the exit status."""
+    """Each process of torchrun or srun answers and judges its share. Raises VlsafeError; returns the exit status."""
     options = _parser().parse_args(argv)
     disable_progress_bar()
     with joined() as processes:
@@ -97,7 +97,7 @@ def loaded(options: argparse.Namespace) -> tuple[Backbone, torch.nn.Module]:
     """A checkpoint of a run (``.ckpt``) as it would be exported, or whatever transformers loads, with the adapter if
     one is named and then with its processor, which holds the template and the image fit of the tuning."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if options.model.endswith(".ckpt"):
+    if Path(options.model).suffix == ".ckpt":
         if options.adapter is not None:
             raise ConfigError("--adapter is laid over a base model; a .ckpt holds what was tuned already")
         if options.dtype != "auto":

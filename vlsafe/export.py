@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
+from vlsafe.checkpointing import loaded
 from vlsafe.cli import VlsafeCLI, built
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.model_card import model_card
@@ -20,7 +19,7 @@ def main(argv: list[str]) -> int:
         description="Reads a checkpoint and the config of its run. Writes the adapter in PEFT's format, or with "
         "--merge the whole model as transformers loads it.",
     )
-    parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run")
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint of a run, a file or a folder")
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
     parser.add_argument("--merge", action="store_true", help="the whole model instead of the adapter alone")
     parser.add_argument("--max-shard-size", default="5GB", help="largest weight file of a merged model; default: 5GB")
@@ -46,18 +45,22 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+_HERE = ("--trainer.accelerator=auto", "--trainer.strategy=auto", "--trainer.devices=1", "--trainer.num_nodes=1")
+"""The machines that a run was made on need not be there to read its checkpoint."""
+
+
 def restored(checkpoint: Path, config: Path | None = None) -> VlsafeCLI:
     """The run of a checkpoint with its tuned weights in ``model``. ``config``: by default config.yaml of its run.
 
-    Raises DataError when one of the two files is not there.
+    Raises DataError when one of the two is not there or the checkpoint is damaged.
     """
     config = config or checkpoint.parent.parent / "config.yaml"
     for path in (checkpoint, config):
-        if not path.is_file():
+        if not path.exists():
             raise DataError(f"{path}: no such file; name a checkpoint of a run, and its config with --config")
-    run = built(["--config", str(config)])
+    run = built(["--config", str(config), *_HERE])
     run.model.configure_model()
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    content = loaded(checkpoint)
     run.model.on_load_checkpoint(content)
     run.model.load_state_dict(content["state_dict"], strict=False)
     return run

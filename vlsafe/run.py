@@ -20,13 +20,11 @@ from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.published import published as published_cells
 from vlsafe.evaluation.report import terminal_table, write_report
 from vlsafe.evaluation.scoring import check_pictures, check_sides
-from vlsafe.evaluation.sharing import ALONE, Processes
-from vlsafe.evaluation.stages import evaluate
+from vlsafe.measuring import measured
 from vlsafe.model_card import model_card, rewrite_cards
-from vlsafe.models.consolidation import consolidated
-from vlsafe.models.export import export_adapter, export_model, merge
+from vlsafe.models.export import export_adapter, export_model
 from vlsafe.models.module import SafetyFineTuning
-from vlsafe.models.responder import ModelResponder
+from vlsafe.predictions import Predictions
 from vlsafe.run_metrics import put_metrics_back
 from vlsafe.run_report import final_values, gathered
 from vlsafe.step_account import StepAccount
@@ -67,12 +65,9 @@ class EvaluationPlan:
             check_sides(items)
             check_pictures(items)
 
-    def run(self, module: SafetyFineTuning, out: Path, processes: Processes) -> None:
-        """All four stages into ``out``; what is there already is not asked again. ``module`` holds the whole model, the
-        same in each of ``processes``."""
-        assert module.model is not None
-        responder = ModelResponder(module.model, module.backbone, self.batch_size)
-        evaluate(self.benchmarks, responder, self.judge, self.decoding, out, processes)
+    def run(self, trainer: L.Trainer, module: SafetyFineTuning, out: Path) -> None:
+        """All four stages into ``out``, by all processes; what is there already is not asked again."""
+        measured(trainer, module, self.benchmarks, self.judge, self.decoding, self.batch_size, out)
 
 
 class RunRecorder(Checkpoint):
@@ -85,6 +80,7 @@ class RunRecorder(Checkpoint):
         self.plan = plan
         self.account = account
         self.steps = StepAccount(account)
+        self.predictions = Predictions(directory)
         self._stopped = False
         self._first = True
 
@@ -112,20 +108,10 @@ class RunRecorder(Checkpoint):
     def on_fit_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
         before = self.directory / "evaluation" / "before"
         if trainer.ckpt_path is None and self.plan.benchmarks:
-            whole = consolidated(pl_module)
             self._begin("evaluate before")
-            with whole.before_tuning():
-                self._evaluate(trainer, whole, before)
+            with pl_module.before_tuning():
+                self.plan.run(trainer, pl_module, before)
         self.account.enter("start of training")
-
-    def _evaluate(self, trainer: L.Trainer, whole: SafetyFineTuning, out: Path) -> None:
-        """By all processes, each its share of the items; where the model is spread over them, by the first, which alone
-        holds it whole."""
-        processes = ALONE if trainer.lightning_module.sharded else Processes(trainer.global_rank, trainer.world_size)
-        if self._first or processes.number > 1:
-            with trainer.precision_plugin.forward_context():  # what trains is in another precision than the rest
-                self.plan.run(whole, out, processes)
-        trainer.strategy.barrier()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         STOP.defer()  # until everything trained is in a checkpoint; outside of training, files hold what is done
@@ -141,30 +127,28 @@ class RunRecorder(Checkpoint):
         if STOP.agreed(trainer):
             raise self._how_to_go_on(trainer, "last.ckpt")
         STOP.deliver()
-        self.account.enter("export")
-        whole = consolidated(pl_module)
-        if self._first:
-            self._export(trainer, pl_module, whole)
-        elif pl_module.sharded is None:
-            merge(whole)  # what the first process has exported, to answer with
+        self._export(trainer, pl_module)
         if self.plan.benchmarks:
             self._begin("evaluate after")
-            self._evaluate(trainer, whole, self.directory / "evaluation" / "after")
+            self.plan.run(trainer, pl_module, self.directory / "evaluation" / "after")
             if self._first:
-                self._report(trainer, trainer.datamodule, whole)
+                self._report(trainer, trainer.datamodule, pl_module)
 
-    def _export(self, trainer: L.Trainer, pl_module: SafetyFineTuning, whole: SafetyFineTuning) -> None:
-        """What was trained, as folders that transformers and PEFT load."""
-        if trainer.progress_bar_callback is not None:  # its live display would hide the next one
-            trainer.progress_bar_callback.teardown(trainer, pl_module, "fit")
-        for logger in trainer.loggers:
-            logger.save()
-        put_metrics_back(self.directory)
+    def _export(self, trainer: L.Trainer, module: SafetyFineTuning) -> None:
+        """What was trained, as folders that transformers and PEFT load; afterwards all processes hold what is there."""
+        data, card, adapter_card = trainer.datamodule, "", ""
+        if self._first:
+            if trainer.progress_bar_callback is not None:  # its live display would hide the next one
+                trainer.progress_bar_callback.teardown(trainer, module, "fit")
+            for logger in trainer.loggers:
+                logger.save()
+            put_metrics_back(self.directory)
         self._begin("export")
-        data = trainer.datamodule
-        adapter_card = model_card(self.directory, whole, data, adapter=True)
-        export_adapter(whole, self.directory / "adapter", adapter_card)
-        export_model(whole, self.directory / "model", model_card(self.directory, whole, data))
+        if self._first:
+            card = model_card(self.directory, module, data)
+            adapter_card = model_card(self.directory, module, data, adapter=True)
+        export_adapter(module, self.directory / "adapter", adapter_card)
+        export_model(module, self.directory / "model", card)
 
     def _report(self, trainer: L.Trainer, data: ConversationData, module: SafetyFineTuning) -> None:
         self.account.enter("report")
@@ -182,19 +166,19 @@ class RunRecorder(Checkpoint):
     def on_test_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
         if not self.plan.benchmarks:
             return
-        whole = consolidated(pl_module)
         self._begin("evaluate")
-        self._evaluate(trainer, whole, self.directory / "evaluation" / "test")
+        self.plan.run(trainer, pl_module, self.directory / "evaluation" / "test")
 
-    def on_predict_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        (self.directory / "predictions.jsonl").unlink(missing_ok=True)
+    def on_predict_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
+        self.predictions.begin(trainer, pl_module)
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: list[str], batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        with (self.directory / "predictions.jsonl").open("a", encoding="utf-8") as file:
-            for identity, text in zip(batch.ids, outputs, strict=True):
-                file.write(json.dumps({"id": identity, "text": text}, ensure_ascii=False) + "\n")
+        self.predictions.add(batch, outputs)
+
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.predictions.end(trainer)
 
     # --- stopping when asked ------------------------------------------------------------------------------------------
 

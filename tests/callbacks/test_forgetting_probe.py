@@ -58,18 +58,23 @@ def test_margins_are_those_of_the_chain_rule(ready: tuple[ForgettingProbe, Any])
             logs[opening] = sum(logits[len(prompt) - 1 + k, token] for k, token in enumerate(ids))
         refusing = torch.logaddexp(logs["No"], logs["I am sorry"])
         expected.append(float(refusing - logs["Sure"]))
-    assert probe._margins(probe._read(module)[0]) == pytest.approx(expected, abs=1e-4)
+    read = probe._read(module, range(2))
+    assert [probe._measured(place, *read[place]).margin for place in (0, 1)] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_divergence_from_itself_is_zero_and_grows(ready: tuple[ForgettingProbe, Any]) -> None:
     probe, module = ready
-    start = probe._read(module)[1]
-    assert start.shape[0] == len("Sure")
-    assert torch.equal(probe._read(module)[1], start)
+    (harm, nothing), (benign, start) = probe._read(module, range(2)).values()
+    assert nothing is None and len(start) == len("Sure")
+    assert torch.equal(probe._read(module, [1])[1][1], start)
+    probe._start = {"b": start}
+    assert probe._measured(1, benign, start).divergence == 0 and probe._measured(0, harm, None).tokens == 0
     with torch.no_grad():
         module.model.get_output_embeddings().weight.mul_(3)
-    now = probe._read(module)[1]
-    assert float((start.exp() * (start - now)).sum(-1).mean()) > 0
+    now = probe._read(module, [1])[1][1]
+    found = probe._measured(1, benign, now)
+    assert found.divergence == pytest.approx(float((start.exp() * (start - now)).sum())) and found.divergence > 0
+    assert found.tokens == len("Sure")
 
 
 def test_reading_each_prompt_once_gives_the_numbers_of_reading_it_for_each_opening(

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import REFUSAL, FakeResponder, Toy
 
+from tests.strategies.processes import free_port
 from tests.tiny import composed, save_tokenizer, seeded_model
 from tests.tiny_run import vlguard_folder
-from tests.torchrun import begun, done, kill_one
+from tests.torchrun import ROOT, begun, done, kill_one
+from vlsafe.__main__ import main
 from vlsafe.answering import Answer, Decoding
-from vlsafe.errors import VlsafeError
+from vlsafe.errors import ConfigError, VlsafeError
 from vlsafe.evaluation.judges import judge_named
 from vlsafe.evaluation.records import Response, read_jsonl
-from vlsafe.evaluation.sharing import Processes
+from vlsafe.evaluation.sharing import ALONE, Processes, joined
 from vlsafe.evaluation.stages import evaluate
 
 SAFE: dict[str, str | Answer] = {f"toy/harm/{number}": REFUSAL for number in range(3)}
@@ -147,3 +153,49 @@ def test_processes_of_torchrun_are_one_also_after_a_kill(checkpoint: Path, tmp_p
     status, words = done(begun(3, command(checkpoint, guard, out), tmp_path))
     assert status == 0, words
     assert told(out) == told(tmp_path / "one")
+
+
+def started_by_srun(rank: int, world: int, port: int, argv: list[str], folder: Path) -> subprocess.Popen[str]:
+    """``vlsafe ARGV`` with the variables that srun gives to this task."""
+    told = {"JOB_ID": 4711, "JOB_NAME": "evaluate", "NODELIST": "127.0.0.1", "NTASKS": world, "NNODES": 1}
+    told |= {"NTASKS_PER_NODE": world, "PROCID": rank, "LOCALID": rank, "NODEID": 0}
+    variables = {f"SLURM_{name}": str(value) for name, value in told.items()} | {"MASTER_PORT": str(port)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "vlsafe", *argv],
+        env=os.environ | variables | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_tasks_of_srun_share_the_items(checkpoint: Path, tmp_path: Path) -> None:
+    guard = vlguard_folder(tmp_path / "guard", rows=6)
+    assert main(command(checkpoint, guard, tmp_path / "one")) == 0
+    port, argv = free_port(), command(checkpoint, guard, tmp_path / "two")
+    tasks = [started_by_srun(rank, 2, port, argv, tmp_path) for rank in (0, 1)]
+    ended = [done(task) for task in tasks]
+    assert [status for status, _ in ended] == [0, 0], ended
+    assert [words.count("report: ") for _, words in ended] == [1, 0]  # the first task tells it
+    assert told(tmp_path / "two") == told(tmp_path / "one")
+    order = [row.id for row in read_jsonl(tmp_path / "two" / "responses.jsonl", Response)]
+    assert order != [row.id for row in read_jsonl(tmp_path / "one" / "responses.jsonl", Response)]  # two shares
+
+
+def test_tasks_that_do_not_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a job script that forgets srun: SLURM tells of two tasks, and there is one."""
+    for name, value in {"NTASKS": "2", "PROCID": "0", "LOCALID": "0", "JOB_NAME": "evaluate"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    with pytest.raises(ConfigError, match="--ntasks-per-node=2"), joined():
+        pass
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    monkeypatch.setattr("vlsafe.evaluation.sharing._FOUND_WITHIN", timedelta(seconds=1))
+    with pytest.raises(ConfigError, match="one of 2 tasks, but they did not find each other"), joined():
+        pass
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    with joined() as processes:
+        assert processes == ALONE

@@ -23,7 +23,7 @@ def together(world: int, work: Callable[..., Any], *args: Any, limit: float = 24
     """
     context = get_context("fork")
     failures = context.SimpleQueue()
-    port = _free_port()
+    port = free_port()
     started: list[BaseProcess] = []
     for rank in range(world):
         process = context.Process(target=_one, args=(rank, world, port, failures, work, args))
@@ -59,7 +59,7 @@ def _one(rank: int, world: int, port: int, failures: Any, work: Callable[..., An
     os._exit(0)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -20,7 +20,6 @@ from vlsafe.checkpointing import AtomicCheckpointIO
 from vlsafe.data.collate import Batch
 from vlsafe.models.backbones.base import Backbone
 from vlsafe.models.components import Components
-from vlsafe.models.consolidation import consolidated
 from vlsafe.models.export import export_model
 from vlsafe.strategies.fsdp2 import FSDP2
 from vlsafe.strategies.shards import whole
@@ -129,9 +128,7 @@ def fit(
     weights = {name: whole(tensor).clone() for name, tensor in tensors(tuned).items()}
     found = {"losses": losses.losses, "norms": tuned.norms, "weights": weights, "seen": tuned.seen}
     if save:
-        together = consolidated(tuned)
-        if made.is_global_zero:
-            export_model(together, save.with_suffix(".export"), card="")
+        export_model(tuned, save.with_suffix(".export"), card="")
         made.strategy.barrier()
     return found | {"images": tuned.images}
 

@@ -29,6 +29,10 @@ from vlsafe.stopping import outlive_signals
 log = logging.getLogger(__name__)
 
 
+FILLING = ""
+"""Id of a record that comes a second time, so that all processes have as many."""
+
+
 class ConversationData(L.LightningDataModule):
     """Mixed conversations, encoded for the model in training.
 
@@ -189,9 +193,8 @@ class ConversationData(L.LightningDataModule):
     def _ordered(self, records: _Records, side: Literal["left", "right"]) -> DataLoader:
         collate = Collate(records.encoding.tokenizer.pad_token_id, side)
         rank, world = self.trainer.global_rank, self.trainer.world_size
-        # Ranks that share a model must take as many steps as each other; a prompt is answered once.
-        end = len(records) if records.prompt else -(-len(records) // world) * world
-        mine = range(rank, end, world)
+        # Ranks that share a model must take as many steps as each other.
+        mine = range(rank, -(-len(records) // world) * world, world)
         return DataLoader(records, batch_size=self.batch_size, sampler=mine, collate_fn=collate, **self._loading())
 
     def _steps(self) -> StepSampler:
@@ -242,6 +245,7 @@ class _Records(Dataset[Encoded]):
             encoded = self.encoding.sample(conversation)
         if index >= len(self._rows):
             encoded.labels = encoded.labels.new_full(encoded.labels.shape, IGNORE)
+            encoded.id = FILLING
         encoded.source = name
         return encoded
 

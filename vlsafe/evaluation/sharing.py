@@ -13,14 +13,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from vlsafe.errors import ConfigError
 from vlsafe.evaluation.records import Response, Verdict, append_jsonl, read_jsonl, to_json
+
+if TYPE_CHECKING:  # torch takes a second to import
+    from lightning.fabric.plugins.environments import ClusterEnvironment
+    from torch.distributed import Store
 
 T = TypeVar("T")
 R = TypeVar("R", Response, Verdict)
 _LONGEST = timedelta(days=7)
-"""How long processes wait for one another; one that dies is noticed by torchrun, which ends the others."""
+"""How long processes wait for one another; one that dies is noticed by what started them, which ends the others (srun
+with ``--kill-on-bad-exit``)."""
+_FOUND_WITHIN = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,16 @@ class Processes:
 
             torch.distributed.barrier()
 
+    def exchanged(self, mine: T) -> list[T]:
+        """What each of them gives, by rank; all of them must."""
+        if self.number == 1:
+            return [mine]
+        import torch.distributed
+
+        everyones: list[Any] = [None] * self.number
+        torch.distributed.all_gather_object(everyones, mine)
+        return everyones
+
     def share(self, rows: Sequence[T]) -> Sequence[T]:
         """What of ``rows``, the same everywhere, this process does: every n-th, so that long and short ones mix."""
         return rows[self.rank :: self.number]
@@ -56,7 +73,12 @@ class Processes:
 
     def kept(self, fresh: Iterable[R], path: Path, batch: int) -> list[R]:
         """Append this process's records in groups of ``batch`` as they come; a kill costs one group."""
-        return list(_appended(fresh, path if self.number == 1 else _part(path, self.rank), batch))
+        rows = list(_appended(fresh, path if self.number == 1 else _part(path, self.rank), batch))
+        self.done()
+        return rows
+
+    def done(self) -> None:
+        """This process has done its share; the others may need it for theirs."""
 
 
 ALONE = Processes()
@@ -64,20 +86,57 @@ ALONE = Processes()
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """The processes that torchrun started, this one among them; without it, this one alone."""
-    import torch
-    from lightning.fabric.plugins.environments import TorchElasticEnvironment
+    """The processes that torchrun or srun started, this one among them; without either, this one alone.
 
-    if not TorchElasticEnvironment.detect():
+    Raises ConfigError where srun's settings do not say which tasks there are, or where some do not come.
+    """
+    import torch
+
+    environment = _started_by()
+    if environment is None or environment.world_size() == 1:
         yield ALONE
         return
-    if torch.cuda.is_available():
-        torch.cuda.set_device(TorchElasticEnvironment().local_rank())
-    torch.distributed.init_process_group("gloo", timeout=_LONGEST)  # they only wait for each other, on the CPU
+    rank, number = environment.global_rank(), environment.world_size()
+    if torch.cuda.is_available():  # srun may show a task no device but its own
+        torch.cuda.set_device(environment.local_rank() % torch.cuda.device_count())
+    store = _store(environment)
+    # they only wait for each other, on the CPU
+    torch.distributed.init_process_group("gloo", timeout=_LONGEST, store=store, rank=rank, world_size=number)
     try:
-        yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
+        yield Processes(rank, number)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _started_by() -> ClusterEnvironment | None:
+    """What started this process; torchrun first, which srun may have started."""
+    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    if not SLURMEnvironment.detect():
+        return None
+    try:
+        return SLURMEnvironment(auto_requeue=False)
+    except RuntimeError as error:  # its check of what srun was told
+        raise ConfigError(str(error)) from error
+
+
+def _store(environment: ClusterEnvironment) -> Store | None:
+    """Where processes find each other: torchrun's own, or one that srun's first task opens."""
+    from lightning.fabric.plugins.environments import SLURMEnvironment
+    from torch.distributed import DistError, TCPStore
+
+    if not isinstance(environment, SLURMEnvironment):
+        return None
+    number, first = environment.world_size(), environment.global_rank() == 0
+    try:
+        return TCPStore(environment.main_address, environment.main_port, number, first, _FOUND_WITHIN)
+    except DistError as error:
+        raise ConfigError(
+            f"SLURM says that this is one of {number} tasks, but they did not find each other within "
+            f"{_FOUND_WITHIN}; start all of them with srun, or one alone with `srun --ntasks=1`: {error}"
+        ) from error
 
 
 def _part(path: Path, rank: int) -> Path:

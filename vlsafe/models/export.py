@@ -18,11 +18,12 @@ from transformers import PreTrainedModel
 from vlsafe import __version__
 from vlsafe.errors import ConfigError, VlsafeError
 from vlsafe.models.adaptation import original_name
+from vlsafe.models.consolidation import round_to, whole_state
 from vlsafe.models.fingerprint import fingerprint
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.projector_weights import FILE
 from vlsafe.models.responder import end_tokens
-from vlsafe.models.strength import FACTS, ONE_STRENGTH, base_tensors, merged
+from vlsafe.models.strength import FACTS, ONE_STRENGTH, base_tensors, merged, merged_in_pieces
 from vlsafe.strategies.filling import cast
 
 
@@ -30,17 +31,26 @@ def export_adapter(module: SafetyFineTuning, directory: Path, card: str) -> Path
     """The adapter in PEFT's format, with every fully trained component beside the LoRA weights; None without LoRA.
 
     ``projector.safetensors`` holds the projector by its names in the model, trained or as it came (adapters in it stay
-    with the other adapters), and ``vlsafe.json`` says what the adapter belongs to.
+    with the other adapters), and ``vlsafe.json`` says what the adapter belongs to. Every process of a run calls it; the
+    first writes.
     """
-    model = module.model
+    model, first = module.model, module.global_rank == 0
     if not isinstance(model, PeftModel):
         return None
+    if not first and module.sharded is None:
+        return directory
+    base = None if module.components.quantises else fingerprint(base_tensors(model))
+    projector = _projector(module)
+    state = whole_state(model, first, lambda name: _is_tuned(name) or name in projector)
+    if not first:
+        return directory
     with written_whole(directory) as target:
         # embeddings are saved where the component table trains them; PEFT's guess would ask the hub
-        model.save_pretrained(target, save_embedding_layers=False)
-        save_file(_projector(module), target / FILE, metadata={"format": "pt"})
+        tuned = {name: tensor for name, tensor in state.items() if _is_tuned(name)}
+        model.save_pretrained(target, state_dict=tuned, save_embedding_layers=False)
+        written = {original: state[name].contiguous() for name, original in projector.items()}
+        save_file(written, target / FILE, metadata={"format": "pt"})
         module.backbone.processor.save_pretrained(target)
-        base = None if module.components.quantises else fingerprint(base_tensors(model))
         _write_facts(module, target, kind="adapter", base_weights=base)
         (target / "README.md").write_text(card, encoding="utf-8")
     return directory
@@ -51,7 +61,8 @@ def export_model(
 ) -> Path:
     """The model as transformers loads it: adapters merged into the weights, processor beside them, ``card`` as README.
 
-    The merge happens in place: afterwards the module holds the exported model and cannot be trained further.
+    The merge happens in place: afterwards the module holds the exported model and cannot be trained further. Every
+    process of a run calls it; the first writes, with the whole model in its host memory where it lies in pieces.
 
     Args:
         module: with its model loaded, trained or from a checkpoint.
@@ -69,9 +80,17 @@ def export_model(
         raise ConfigError(ONE_STRENGTH.format(strength, module.adapter))
     if strength != 1 and not isinstance(module.model, PeftModel):
         raise ConfigError(f"LoRA strength {strength} needs adapters, and this run has none; leave it at 1")
-    model = merge(module, strength)
+    model, first = merge(module, strength), module.global_rank == 0
+    if not first and module.sharded is None:
+        return directory
+    dtype = getattr(torch, module.backbone.dtype)
+    state = whole_state(model, first, dtype=dtype)
+    if not first:
+        return directory
     with written_whole(directory) as target:
-        model.save_pretrained(target, max_shard_size=max_shard_size)
+        model.save_pretrained(target, state_dict=state, max_shard_size=max_shard_size)
+        model.config.dtype = dtype  # transformers looks at the parameters, of which pieces may be in another type
+        model.config.save_pretrained(target)
         module.backbone.processor.save_pretrained(target)
         _write_facts(module, target, kind="model", lora_strength=strength)
         (target / "README.md").write_text(card, encoding="utf-8")
@@ -85,10 +104,14 @@ def merge(module: SafetyFineTuning, strength: float = 1.0) -> PreTrainedModel:
     for all, they give the same answers.
     """
     assert module.model is not None
-    if isinstance(module.model, PeftModel):
-        module.model = merged(_unpacked(module), strength)
-    model: PreTrainedModel = module.model
-    cast(model, getattr(torch, module.backbone.dtype))
+    dtype = getattr(torch, module.backbone.dtype)
+    if module.sharded is None:
+        model = merged(_unpacked(module), strength) if isinstance(module.model, PeftModel) else module.model
+        cast(model, dtype)
+    else:
+        model = merged_in_pieces(module.model) if isinstance(module.model, PeftModel) else module.model
+        round_to(model, dtype)
+    module.model = model
     model.config.use_cache = True
     model.generation_config.eos_token_id = end_tokens(model, module.backbone.processor)
     return model
@@ -107,16 +130,21 @@ def _unpacked(module: SafetyFineTuning) -> PeftModel:
     return fresh.model.to(tuned.device)
 
 
-def _projector(module: SafetyFineTuning) -> dict[str, Any]:
-    """Parameters and buffers of the projector, without adapters, by their names in the model."""
+def _is_tuned(name: str) -> bool:
+    """Whether PEFT saves it with the adapter."""
+    return "lora_" in name or ".modules_to_save." in name
+
+
+def _projector(module: SafetyFineTuning) -> dict[str, str]:
+    """Of parameters and buffers of the projector, without adapters: name in the adapted model -> in the model."""
     assert module.plan is not None and module.model is not None
     names = {name for name, component in module.plan.owner.items() if component == "projector"}
     parents = {name.rpartition(".")[0] for name in names}
-    state = {original_name(n): t for n, t in module.model.state_dict().items() if ".original_module." not in n}
+    state = {n: original_name(n) for n in module.model.state_dict() if ".original_module." not in n}
     return {
-        name: tensor.detach().contiguous().clone()
-        for name, tensor in state.items()
-        if name in names or (name.rpartition(".")[0] in parents and name not in module.plan.owner)
+        name: original
+        for name, original in state.items()
+        if original in names or (original.rpartition(".")[0] in parents and original not in module.plan.owner)
     }
 
 

@@ -43,7 +43,7 @@ def suits(model: PreTrainedModel | PeftModel) -> bool:
     return config.to_diff_dict().keys() <= _HARMLESS and {type(layer) for layer in layers} == {DynamicLayer}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def greedy(
     model: PreTrainedModel | PeftModel, inputs: Mapping[str, Tensor], ends: Sequence[int], most: int, least: int = 1
 ) -> list[list[int]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -37,6 +37,7 @@ from vlsafe.strategies.recompute import compile_blocks, recompute, words_need_gr
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _Sums = tuple[Tensor, Tensor, list[str]]
 """Of one batch: loss and supervised tokens of each sample, and the source of each."""
 
@@ -164,16 +165,22 @@ class SafetyFineTuning(L.LightningModule):
     def before_tuning(self) -> Iterator[None]:
         """The model as it is before the first step: without its adapters, which change nothing yet, it answers faster.
         An adapter that goes on is part of that model and stays."""
-        if not isinstance(self.model, PeftModel) or self.adapter is not None:
+        model = self.model
+        if not isinstance(model, PeftModel) or self.adapter is not None:
             yield
             return
-        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+        trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+
+        def mark() -> None:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(trained[name])
+
         try:
-            with self.model.disable_adapter():
+            with model.disable_adapter():
+                mark()  # FSDP2 looks when it gathers first, and would never again reduce gradients in float32
                 yield
         finally:  # PEFT would let the whole of what it saves train, unread layers and frozen words too
-            for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_(name in trained)
+            mark()
 
     def configure_optimizers(self) -> dict[str, Any]:
         model = self._tuned()
@@ -239,6 +246,10 @@ class SafetyFineTuning(L.LightningModule):
         strategy = self._trainer.strategy
         compute = self.sharded.compute if self.sharded else None
         return Runtime.under(strategy.root_device, compute or strategy.precision_plugin.precision, self.backbone.dtype)
+
+    def gathered(self, work: Callable[[], T]) -> T:
+        """``work()``, while what stands in no block is whole, where the strategy shards (:meth:`FSDP2.shard`)."""
+        return work()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         per_source = self._reduced(self._window, self.trainer.datamodule.part_names)

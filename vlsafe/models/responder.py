@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,23 +36,44 @@ class ModelResponder:
         model: anything with ``generate``, on its device.
         backbone: gives the processor and the system prompt; the renderer is the one used in training.
         batch_size: prompts answered together.
+        precision: a context around every forward, such as autocast; by default the model's own precision.
+        dtype: what forwards compute in, where it is neither autocast's nor that of the weights.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, backbone: Backbone, batch_size: int = 16) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        backbone: Backbone,
+        batch_size: int = 16,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        dtype: str | None = None,
+    ) -> None:
         self.model = model
         self.backbone = backbone
         self.encoding = Encoding(backbone.processor, backbone.system_prompt)
         self.batch_size = batch_size
+        self.precision = precision
+        self.dtype = dtype
 
     def identity(self) -> dict[str, Any]:
-        dtype = str(next(self.model.parameters()).dtype).removeprefix("torch.")
+        """As it was when it was asked for first."""
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
         return {
             "weights": weights_fingerprint(self.model),
             **self.encoding.fingerprints(),
             "image_fit": fit_of(self.backbone.processor),
             "system_prompt": self.backbone.system_prompt,
-            "dtype": dtype,
+            "dtype": self.dtype or str(self._computed_in()).removeprefix("torch."),
         }
+
+    def _computed_in(self) -> torch.dtype:
+        parameter = next(self.model.parameters())
+        with self.precision():
+            autocast = torch.is_autocast_enabled(parameter.device.type)
+            return torch.get_autocast_dtype(parameter.device.type) if autocast else parameter.dtype
 
     def respond(self, prompts: list[Conversation], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
         order = sorted(range(len(prompts)), key=lambda i: (bool(prompts[i].images), len(prompts[i].turns[-1].text)))
@@ -73,7 +96,8 @@ class ModelResponder:
             return
         batch = Collate(self.backbone.processor.tokenizer.pad_token_id, "left")(list(encoded.values()))
         try:
-            answers = generated(self.model, self.backbone.processor, batch, decoding)
+            with self.precision():
+                answers = generated(self.model, self.backbone.processor, batch, decoding)
         except RuntimeError as error:  # out of memory, a kernel's complaint: these prompts failed, the run goes on
             answers = [Answer("", finish="error", error=f"{type(error).__name__}: {error}")] * len(encoded)
         for (index, sample), answer in zip(encoded.items(), answers, strict=True):
@@ -84,18 +108,19 @@ class ModelResponder:
         try:
             told = [self.encoding.sample(replace(prompt, turns=(*prompt.turns, assistant(each)))) for each in options]
             text = self.encoding.prompt(prompt).text
-            likelihoods = torch.cat(
-                [
-                    log_likelihoods(self.model, self.backbone.processor, told[start : start + self.batch_size])
-                    for start in range(0, len(told), self.batch_size)
-                ]
-            )
+            with self.precision():
+                likelihoods = torch.cat(
+                    [
+                        log_likelihoods(self.model, self.backbone.processor, told[start : start + self.batch_size])
+                        for start in range(0, len(told), self.batch_size)
+                    ]
+                )
         except Exception as error:  # whatever it was, it is this prompt's error, never an answer
             return Answer("", finish="error", error=f"{type(error).__name__}: {error}")
         return Answer(options[int(likelihoods.argmax())], text)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def log_likelihoods(
     model: PreTrainedModel | PeftModel, processor: ProcessorMixin, samples: Sequence[Encoded]
 ) -> Tensor:
@@ -131,7 +156,7 @@ def generated(
     return answers
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def by_generate(
     model: PreTrainedModel | PeftModel,
     processor: ProcessorMixin,
@@ -152,6 +177,7 @@ def by_generate(
         pad_token_id=processor.tokenizer.pad_token_id,
         eos_token_id=ends,
         use_cache=True,
+        synced_gpus=False,  # where a model is sharded, vlsafe.strategies.lockstep has the others come along
     )
     rows: list[list[int]] = tokens[:, inputs["input_ids"].shape[1] :].tolist()
     return rows

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.models.adaptation import original_name
 from vlsafe.models.fingerprint import fingerprint
+from vlsafe.strategies.shards import put_together
 
 FACTS = "vlsafe.json"
 """Beside an exported model or adapter: what it is and what it belongs to."""
@@ -62,6 +64,30 @@ def merged(model: PeftModel, strength: float = 1.0) -> PreTrainedModel:
         elif strength == 0:  # counters of BatchNorm have no halves
             state[name].copy_(base)
     return plain
+
+
+@torch.no_grad()
+def merged_in_pieces(model: PeftModel) -> PreTrainedModel:
+    """As :func:`merged` at strength 1, of a model that lies in pieces: PEFT merges on each process the rows that lie
+    there. Every process must call it; only the factors A are put together, one at a time."""
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            _merge_rows(layer)
+    return model.unload()
+
+
+def _merge_rows(layer: LoraLayer) -> None:
+    """A merge works row by row of the weight: row i of it takes row i of B, all of A, and i of DoRA's magnitudes."""
+    base, first = layer.get_base_layer(), set(layer.lora_A.parameters())
+    cut = [(m, name, p) for m in layer.modules() for name, p in m.named_parameters(recurse=False)]
+    for module, name, parameter in cut:
+        rows = put_together(parameter) if parameter in first else parameter.to_local()
+        setattr(module, name, nn.Parameter(rows, requires_grad=False))
+    layer.merge()
+    for module, name, parameter in cut:
+        if module is base:
+            parameter.to_local().copy_(getattr(module, name))
+        setattr(module, name, parameter)
 
 
 def with_adapter(model: PreTrainedModel, folder: Path | str, strength: float = 1.0) -> PreTrainedModel:

@@ -41,7 +41,7 @@ from vlsafe.strategies.shards import (
 )
 
 _COMPUTES = {"bf16-mixed": torch.bfloat16}
-_STEPS = ("training_step", "validation_step", "test_step", "predict_step")
+_STEPS = ("training_step", "validation_step", "test_step", "predict_step", "gathered")
 
 
 class FSDP2(ModelParallelStrategy):

@@ -158,6 +158,16 @@ def _is_mark(leaf: Any) -> bool:
 # --- whole tensors --------------------------------------------------------------------------------------------------
 
 
+def local(tensor: Tensor) -> Tensor:
+    """What of a tensor lies here, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def put_together(tensor: Tensor) -> Tensor:
+    """All of a sharded tensor, on its device; every process must ask for it. Any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def whole(value: Any) -> Any:
     """A sharded tensor put together on the CPU; every process must ask for it. Anything else as it is."""
     return value.full_tensor().cpu() if isinstance(value, DTensor) else value
