@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from sentencepiece import SentencePieceProcessor
+from tiny import ask, composed
 from transformers import LlamaTokenizer
 
 from tests.data.sentencepiece_file import save_sentencepiece
 from vlsafe.data import tokenizers
+from vlsafe.data.encoding import Encoding
 from vlsafe.data.tokenizers import COMPARED, differences, load_tokenizer
 from vlsafe.errors import ConfigError, DataError
 
@@ -32,6 +34,13 @@ def test_runs_of_spaces_are_split_by_score_not_by_id(folder: Path) -> None:
     tokenizer = load_tokenizer(folder)
     assert tokenizer.tokenize("a  is") == ["▁a", "▁", "▁is"]
     assert tokenizer.tokenize("a   b\nis") == ["▁a", "▁▁", "▁b", "<0x0A>", "is"]
+
+
+def test_a_composed_model_reads_it(folder: Path) -> None:
+    processor = composed(folder, template="vicuna_v1").processor
+    assert processor.tokenizer.tokenize("a  is") == ["▁a", "▁", "▁is"]
+    ids = Encoding(processor, "a").sample(ask("so?", "no")).input_ids
+    assert "".join(processor.tokenizer.convert_ids_to_tokens(ids)) == "<s>▁a▁USER:▁so?▁ASSISTANT:▁no</s>"
 
 
 def test_a_saved_one_keeps_the_ids(folder: Path, tmp_path: Path) -> None:
