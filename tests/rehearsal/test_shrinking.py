@@ -50,7 +50,7 @@ def test_a_small_checkpoint_is_one_of_its_family(family: str, tmp_path: Path) ->
     assert getattr(text, "rms_norm_eps", 3e-5) == 3e-5
     assert len(list((tmp_path / "small").glob("model*.safetensors"))) >= 1
     assert backbone.processor.tokenizer.get_vocab()
-    assert torch.isfinite(backbone.blank_features(model))
+    assert all(part.isfinite().all() for part in backbone.blank_features(model))
 
 
 def test_every_checkpoint_that_the_documents_name_has_a_shape() -> None:
