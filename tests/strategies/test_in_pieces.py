@@ -139,6 +139,12 @@ def pretrained(folder: Path) -> Backbone:
     return SeededCheckpoint(str(written(folder)), attention="sdpa", dtype="float32", **LLAVA.options)
 
 
+def halves(folder: Path) -> Backbone:
+    """In float16 on disk, of which bfloat16, the type of what is frozen, cannot hold the digits."""
+    LlavaForConditionalGeneration.from_pretrained(written(folder)).half().save_pretrained(folder)
+    return SeededCheckpoint(str(folder), attention="sdpa", dtype="bfloat16", **LLAVA.options)
+
+
 def composed(folder: Path) -> Backbone:
     """Its tokenizer has a word more than the language model, whose words are therefore read at once."""
     tokenizer = save_tokenizer(folder)
@@ -164,6 +170,8 @@ def each_of_two(backbone: Backbone, folder: Path, name: str, table: str) -> None
     ("name", "made", "table"),
     [
         ("fsdp2", pretrained, "mixed"),
+        ("fsdp2", halves, "mixed"),
+        pytest.param("fsdp2", halves, "full", marks=pytest.mark.slow),
         pytest.param("fsdp2", pretrained, "full beside adapters", marks=pytest.mark.slow),
         pytest.param("fsdp2", pretrained, "full", marks=pytest.mark.slow),
         pytest.param("fsdp2", composed, "full", marks=pytest.mark.slow),
@@ -181,7 +189,11 @@ def test_weights_and_new_adapters_are_those_of_one_process(
         found = saved(tmp_path / f"{rank}.pt")
         assert found.keys() == alone.keys()
         for name, tensor in alone.items():
-            assert torch.equal(found[name], tensor), name
+            assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+    if made is halves:  # the files' own digits, not those that are left of them in bfloat16
+        kept = load_file(tmp_path / "model" / "model.safetensors")["multi_modal_projector.linear_1.weight"]
+        trained = next(t for name, t in alone.items() if name.endswith("linear_1.weight") and "original" not in name)
+        assert torch.equal(trained, kept.float()) and not torch.equal(trained, kept.bfloat16().float())
 
 
 @pytest.mark.slow
