@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from fitting import FROZEN, FULL, POSTHOC, Seeded, data, files, trainer
+from rich.console import Console
 from safetensors.torch import load_file
 from tiny import IMAGE_ID, VISION, composed, language_model, save_tokenizer
 from torch import nn
@@ -18,6 +20,7 @@ from vlsafe.errors import ConfigError
 from vlsafe.models.components import Components
 from vlsafe.models.loading import check_precision
 from vlsafe.models.projectors import PROJECTORS
+from vlsafe.models.summary import summary_table
 from vlsafe.strategies.filling import StandIn
 
 HALF, FLOAT, BRAIN = torch.float16, torch.float32, torch.bfloat16
@@ -91,6 +94,10 @@ def test_the_table_states_the_types_in_which_it_trains(tokenizer: Path, tmp_path
     told = [(row["component"], row["dtype"], row["frozen_dtype"]) for row in tuned.trained]
     assert told == [
         ("vision", "", "bfloat16"), ("projector", "float32", ""), ("language", "float32", "bfloat16"),
+    ]  # fmt: skip
+    Console(width=120, file=(printed := io.StringIO())).print(summary_table(tuned.trained))
+    assert [line.split("│")[-2].strip() for line in printed.getvalue().splitlines() if "│" in line] == [
+        "bf16", "fp32", "fp32, rest bf16",
     ]  # fmt: skip
     for name, parameter in tuned.model.named_parameters():
         assert parameter.dtype == (FLOAT if parameter.requires_grad else BRAIN), name

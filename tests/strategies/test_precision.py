@@ -43,6 +43,8 @@ class Types(L.Callback):
         for name, layer in pl_module.named_modules():
             if isinstance(layer, nn.Linear | nn.Conv2d) and "original_module" not in name:
                 layer.register_forward_hook(lambda *told: self._see("products", told[2]))
+                if "lora_A" in name:
+                    layer.register_forward_hook(lambda *told: self._see("adapter inputs", told[1][0]))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         self.losses.append(float(trainer.callback_metrics["train/loss"]))
@@ -86,6 +88,7 @@ def test_types_and_losses_on_one_device_and_on_two_processes(table: str, tmp_pat
             assert run["types"][what] == {torch.float32}, what
         assert run["types"]["frozen"] == {torch.bfloat16}  # of "full", layers that are never read
         assert run["types"]["products"] == {torch.bfloat16}
+        assert run["types"].get("adapter inputs", {torch.bfloat16}) == {torch.bfloat16}  # no copy of them in float32
         assert run["losses"] == pytest.approx(alone["losses"], rel=ROUNDING)
         assert run["table"] == alone["table"] and {dtype for _, dtype, _ in run["table"]} == {"float32"}
 

@@ -61,13 +61,23 @@ def summary_table(rows: list[dict[str, Any]]) -> RichTable:
     notes = "\n".join(f"{row['component']}: {row['note']}" for row in rows if row["note"])
     table = RichTable(title="what trains", caption=notes, caption_justify="left")
     numbers = ("rate", "decay", "parameters", "trainable")
-    for column in ("component", "train", *numbers, "trains in", "frozen in"):
+    for column in ("component", "train", *numbers, "in"):
         table.add_column(column, justify="right" if column in numbers else "left")
     for row in rows:
         rate, decay = (_number(row[name]) for name in ("learning_rate", "weight_decay"))
         counts = (f"{row['parameters']:,}", f"{row['trainable']:,}")
-        table.add_row(row["component"], row["train"], rate, decay, *counts, row["dtype"], row["frozen_dtype"])
+        table.add_row(row["component"], row["train"], rate, decay, *counts, _types(row))
     return table
+
+
+def _types(row: dict[str, Any]) -> str:
+    """``fp32, rest bf16`` of adapters over weights in bfloat16."""
+    trained, rest = (_short(row[name]) for name in ("dtype", "frozen_dtype"))
+    return f"{trained}, rest {rest}" if trained and rest and trained != rest else trained or rest
+
+
+def _short(types: str) -> str:
+    return types.replace("bfloat", "bf").replace("float", "fp")
 
 
 def _number(value: float | None) -> str:

@@ -14,6 +14,7 @@ from vlsafe.models.backbones.composed import ComposedVLLM
 from vlsafe.models.backbones.pretrained import PretrainedVLLM
 from vlsafe.models.minigpt import MiniGPTv2Config
 from vlsafe.models.minigpt.backbone import MiniGPTv2
+from vlsafe.strategies.filling import cast
 
 
 @singledispatch
@@ -71,4 +72,5 @@ def _composed(backbone: ComposedVLLM) -> PreTrainedModel:
 def _as_trained(model: PreTrainedModel, backbone: Backbone) -> PreTrainedModel:
     """In the backbone's precision, with an attention that holds what flash kernels hold: no table of all pairs."""
     model.set_attn_implementation({"text_config": "sdpa"})
-    return model.to(getattr(torch, backbone.dtype))
+    cast(model, getattr(torch, backbone.dtype))
+    return model
