@@ -34,7 +34,7 @@ class Backbone(metaclass=Contract):
         template: one of our chat templates by name; None takes the processor's own.
         system_prompt: stands before every conversation, in training and in evaluation; None leaves it to the template.
         attention: attention kernel; ``auto`` takes the fastest that device, precision and model allow.
-        dtype: precision in which the weights are kept.
+        dtype: precision of frozen weights, and of exports. What trains is float32.
     """
 
     padding_free = False
@@ -67,7 +67,8 @@ class Backbone(metaclass=Contract):
 
     @abstractmethod
     def load_model(self) -> PreTrainedModel:
-        """The model with its weights, in ``self.dtype``, as an image-text-to-text model of transformers."""
+        """The model with its weights, in ``self.dtype``, as an image-text-to-text model of transformers. For a run that
+        trains weights in full it is asked for in float32, and what is frozen is cast afterwards."""
 
     @abstractmethod
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
