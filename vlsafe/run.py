@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,16 @@ class RunRecorder(Checkpoint):
         self._first = trainer.is_global_zero
         if self._first:
             self.directory.mkdir(parents=True, exist_ok=True)
-            environment = json.dumps(describe(), indent=2)
-            (self.directory / "environment.json").write_text(environment + "\n", encoding="utf-8")
+            self._record(describe())
         self.account.enter("load")
 
+    def _record(self, environment: dict[str, Any]) -> None:
+        content = json.dumps(environment, indent=2) + "\n"
+        (self.directory / "environment.json").write_text(content, encoding="utf-8")
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: SafetyFineTuning) -> None:
+        if self._first and pl_module.backbone.kernels is not None:
+            self._record(describe() | {"kernels": asdict(pl_module.backbone.kernels)})
         before = self.directory / "evaluation" / "before"
         if trainer.ckpt_path is None and self.plan.benchmarks:
             self._begin("evaluate before")

@@ -28,6 +28,8 @@ def test_a_run_leaves_everything_behind(config: Path, tmp_path: Path, capsys: py
     run = tmp_path / "run"
     names = ("config.yaml", "environment.json", "metrics.csv", "report.json", "report.html")
     assert [name for name in names if not (run / name).is_file()] == []
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["kernels"] == {"language": "sdpa", "vision": "sdpa", "because": ""}
     for side in ("before", "after"):
         for name in ("items.jsonl", "responses.jsonl", "verdicts.keyword:vlsafe.jsonl", "metrics.json"):
             assert (run / "evaluation" / side / name).is_file()
