@@ -25,7 +25,9 @@ from torch import distributed
 from vlsafe import SafetyFineTuning
 from vlsafe.models.backbones.base import Backbone
 from vlsafe.models.components import Components, Tuning
+from vlsafe.models.consolidation import whole_state
 from vlsafe.strategies.fsdp2 import FSDP2
+from vlsafe.strategies.shards import whole
 
 
 @pytest.fixture
@@ -188,16 +190,35 @@ def gathers(backbone: Backbone, folder: Path) -> None:
     made = trainer(folder, devices=2, strategy=strategy, max_steps=1)
     made.fit(tuned, datamodule=data(folder, batch_size=1))
     size = sum(p.numel() for p in tuned.parameters() if p.requires_grad) * 4
-    figures = {"size": size}
+    figures = {"size": size, "model": sum(p.numel() for p in tuned.parameters()) * 4}
     for name, change in {
         "checkpoint": lambda: made.save_checkpoint(folder / "one.ckpt", weights_only=False),
-        "weights": strategy.trained,
+        "weights": lambda: whole_state(tuned, made.is_global_zero),
     }.items():
         figures[name] = held(change)
     found: list[Any] = [None, None]
     distributed.all_gather_object(found, figures)
     if distributed.get_rank() == 0:
         torch.save(found, folder / "found.pt")
+
+
+def ties(backbone: Backbone, folder: Path) -> None:
+    tuned = SafetyFineTuning(backbone, Components(Tuning(), Tuning(), FULL), warmup_ratio=0.0)
+    strategy = FSDP2(cluster_environment=LightningEnvironment())
+    trainer(folder, devices=2, strategy=strategy, max_steps=0).fit(tuned, datamodule=data(folder, batch_size=1))
+    first = distributed.get_rank() == 0
+    state, after = whole_state(tuned, first), whole(tuned.model.get_output_embeddings().weight)
+    assert bool(state) == first
+    if first:
+        tied = [state[f"model.{name}"] for name in ("lm_head.weight", "model.language_model.embed_tokens.weight")]
+        assert tied[0] is tied[1] and torch.equal(tied[0], after)
+
+
+def test_tied_words_are_put_together_once_by_all(tmp_path: Path) -> None:
+    files(tmp_path)
+    language = language_model(save_tokenizer(tmp_path / "tokenizer"), tie_word_embeddings=True)
+    backbone = Seeded("clip", language, vision_weights=VISION["clip"], attention="sdpa")
+    together(2, ties, backbone, tmp_path, limit=60)
 
 
 @pytest.mark.slow
@@ -209,5 +230,5 @@ def test_only_the_first_process_ever_holds_what_was_trained(tmp_path: Path) -> N
     together(2, gathers, backbone, tmp_path)
     first, other = saved(tmp_path / "found.pt")
     assert first["size"] > 50e6
-    assert first["checkpoint"] > 2.5 * first["size"] and first["weights"] > 0.9 * first["size"]  # it can be seen
+    assert first["checkpoint"] > 2.5 * first["size"] and first["weights"] > 0.9 * first["model"]  # it can be seen
     assert other["weights"] < 0.3 * other["size"] and other["checkpoint"] < 0.5 * other["size"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vlsafe.strategies.shards import local, whole
+from vlsafe.strategies.shards import local, on_first
 
 
 def whole_state(
@@ -18,21 +18,21 @@ def whole_state(
 ) -> dict[str, Tensor]:
     """The tensors of ``model`` with a ``wanted`` name, whole; empty where they are not wanted ``here``.
 
-    Of a model in pieces every process must call it. One tensor after the other is put together on the devices and
-    kept on the CPU of this process, so that nobody else ever holds more than one. What is whole already is not copied.
+    Of a model in pieces every process must call it, and they are wanted on the first: one tensor after the other is put
+    together on its CPU, and the others never hold more than their pieces. What is whole already is not copied.
 
     Args:
         dtype: of floating numbers; None leaves each in its own.
     """
     found: dict[str, Tensor] = {}
-    made: dict[int, Tensor] = {}  # a tied head is the embeddings under a second name
+    made: dict[int, Tensor | None] = {}  # a tied head is the embeddings under a second name
     for name, tensor in model.state_dict(keep_vars=True).items():
         if not wanted(name):
             continue
-        value = made.get(id(tensor))
-        if value is None:
-            value = whole(tensor.detach())
-        if here:
+        if id(tensor) not in made:
+            made[id(tensor)] = on_first(tensor.detach())
+        value = made[id(tensor)]
+        if here and value is not None:
             value = value.to(dtype) if dtype is not None and value.is_floating_point() else value
             found[name] = made[id(tensor)] = value
     return found

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.distributed import new_subgroups_by_enumeration
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from vlsafe.checkpointing import CHECKSUMS, AtomicCheckpointIO, appearing, checksum, require_whole, rest_of
@@ -140,30 +139,20 @@ class FSDP2(ModelParallelStrategy):
     def lightning_restore_optimizer(self) -> bool:
         return True  # our load_checkpoint only reads; model and optimizer are filled where they are for any strategy
 
-    def trained(self) -> dict[str, Any]:
-        """What trains, and buffers, whole on the first process's CPU; nothing on the others. Every process must ask."""
-        gathered = {name: self._on_first(tensor) for name, tensor in self._trained().items()}
-        return gathered if self.is_global_zero else {}
-
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """What trains, and buffers: cut as it lies here, or whole on the first process's CPU."""
-        return {name: self._kept(tensor) for name, tensor in self._trained().items()}
-
-    def _trained(self) -> dict[str, Any]:
         assert self.lightning_module is not None
         frozen = {name for name, p in self.lightning_module.named_parameters() if not p.requires_grad}
-        return {n: t for n, t in self.lightning_module.state_dict().items() if n not in frozen}
+        return {n: self._kept(t) for n, t in self.lightning_module.state_dict().items() if n not in frozen}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         return mapped(super(ModelParallelStrategy, self).optimizer_state(optimizer), lambda _, leaf: self._kept(leaf))
 
     def _kept(self, value: Any) -> Any:
-        return value if self._save_distributed_checkpoint else self._on_first(value)
-
-    def _on_first(self, value: Any) -> Any:
-        if isinstance(value, DTensor):
-            return on_first(value)
-        return value if self.is_global_zero or not isinstance(value, Tensor) else None
+        if self._save_distributed_checkpoint or not isinstance(value, Tensor):
+            return value
+        gathered = on_first(value)
+        return gathered if self.is_global_zero else None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         path = Path(self.broadcast(str(filepath)))

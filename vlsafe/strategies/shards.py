@@ -173,9 +173,11 @@ def whole(value: Any) -> Any:
     return value.full_tensor().cpu() if isinstance(value, DTensor) else value
 
 
-def on_first(tensor: DTensor) -> Tensor | None:
+def on_first(tensor: Tensor) -> Tensor | None:
     """A sharded tensor put together on the first process's CPU; None on the others, none of which ever holds more than
-    its own part. Every process must ask for it."""
+    its own part. Every process must ask for it. Any other tensor as it is."""
+    if not isinstance(tensor, DTensor):
+        return tensor
     dimension = next((d for d, placement in enumerate(tensor.placements) if isinstance(placement, Shard)), None)
     if dimension is None or not holds_first_copy(tensor):
         return None if distributed.get_rank() else tensor.to_local().cpu()
