@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 
 from vlsafe.errors import ConfigError
 from vlsafe.models.backbones.base import Component
@@ -53,3 +54,20 @@ def targets_of(component: Component, tuning: Tuning, linear: Sequence[str]) -> l
 
 def _named(path: str, name: str) -> bool:
     return f".{path}".endswith(f".{name}")
+
+
+@contextmanager
+def adapters_off(model: PeftModel) -> Iterator[None]:
+    """The model without its adapters; what trains is marked as it was, inside and afterwards."""
+    trains = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+
+    def mark() -> None:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(trains[name])
+
+    try:
+        with model.disable_adapter():
+            mark()  # FSDP2 looks when it gathers first, and would never again reduce gradients in float32
+            yield
+    finally:  # PEFT would let the whole of what it saves train, unread layers and frozen words too
+        mark()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -20,15 +20,18 @@ from transformers import PreTrainedModel
 
 from vlsafe.answering import Decoding
 from vlsafe.data.collate import Batch
-from vlsafe.errors import ConfigError, VlsafeError
+from vlsafe.errors import ConfigError
 from vlsafe.models.adaptation import Plan, components_of, set_modes
 from vlsafe.models.backbones.base import Backbone, Component
 from vlsafe.models.components import Components
 from vlsafe.models.initial_adapter import adapter_folder, start_from
 from vlsafe.models.loading import adapted, check_precision
+from vlsafe.models.lora import adapters_off
 from vlsafe.models.responder import generated
 from vlsafe.models.schedule import Schedule, Shape, limited, optimizer_steps, refuse_odd_rates, scheduled
+from vlsafe.models.source_losses import SourceLosses, count, means
 from vlsafe.models.summary import parameter_groups, summary, summary_table
+from vlsafe.models.trained_state import kept_names, require_same
 from vlsafe.objectives.base import Objective
 from vlsafe.objectives.sft import SFT
 from vlsafe.strategies.attention import Runtime
@@ -38,8 +41,6 @@ from vlsafe.strategies.recompute import compile_blocks, recompute, words_need_gr
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_Sums = tuple[Tensor, Tensor, list[str]]
-"""Of one batch: loss and supervised tokens of each sample, and the source of each."""
 
 
 class SafetyFineTuning(L.LightningModule):
@@ -105,8 +106,8 @@ class SafetyFineTuning(L.LightningModule):
         self.trained: list[dict[str, Any]] = []
         self.seen: dict[str, dict[str, int]] = {}
         self._seed = torch.initial_seed()
-        self._window: list[_Sums] = []
-        self._held_out: list[_Sums] = []
+        self._window = SourceLosses()
+        self._held_out = SourceLosses()
 
     # --- construction -------------------------------------------------------------------------------------------
 
@@ -161,26 +162,11 @@ class SafetyFineTuning(L.LightningModule):
             set_modes(self.plan, self._plain())
         return self
 
-    @contextmanager
-    def before_tuning(self) -> Iterator[None]:
+    def before_tuning(self) -> AbstractContextManager[None]:
         """The model as it is before the first step: without its adapters, which change nothing yet, it answers faster.
         An adapter that goes on is part of that model and stays."""
-        model = self.model
-        if not isinstance(model, PeftModel) or self.adapter is not None:
-            yield
-            return
-        trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-
-        def mark() -> None:
-            for name, parameter in model.named_parameters():
-                parameter.requires_grad_(trained[name])
-
-        try:
-            with model.disable_adapter():
-                mark()  # FSDP2 looks when it gathers first, and would never again reduce gradients in float32
-                yield
-        finally:  # PEFT would let the whole of what it saves train, unread layers and frozen words too
-            mark()
+        new_adapters = isinstance(self.model, PeftModel) and self.adapter is None
+        return adapters_off(self.model) if new_adapters else nullcontext()
 
     def configure_optimizers(self) -> dict[str, Any]:
         model = self._tuned()
@@ -211,7 +197,7 @@ class SafetyFineTuning(L.LightningModule):
         batch, zero = self._with_blank_image(batch)
         sums = self.objective(self._tuned(), batch)
         sums.loss = sums.loss + zero
-        self._window.append((sums.sample_loss, sums.sample_tokens, batch.sources))
+        self._window.add(sums, batch)
         # Lightning divides by the accumulated micro-batches and DDP by the ranks. Undo both: the gradient of the
         # window is that of the plain sum, and on_before_optimizer_step divides it by the window's tokens.
         return sums.loss * (self.trainer.accumulate_grad_batches * self.trainer.world_size)
@@ -252,8 +238,8 @@ class SafetyFineTuning(L.LightningModule):
         return work()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        per_source = self._reduced(self._window, self.trainer.datamodule.part_names)
-        self._count(per_source)
+        per_source = self._window.reduced(self.trainer, self.trainer.datamodule.part_names, self.device)
+        count(self.seen, self.trainer.datamodule.part_names, per_source)
         tokens = per_source[:, 1].sum()
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         torch._foreach_div_(gradients, float(tokens))
@@ -276,30 +262,9 @@ class SafetyFineTuning(L.LightningModule):
         else:
             torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
-    def _reduced(self, window: list[_Sums], names: list[str]) -> Tensor:
-        """[sources, (loss sum, tokens, samples)] of the batches in ``window``, over all ranks; empties it."""
-        table = torch.zeros(len(names), 3, dtype=torch.float64, device="cpu")
-        for sample_loss, sample_tokens, sources in window:
-            for source, loss, tokens in zip(sources, sample_loss.tolist(), sample_tokens.tolist(), strict=True):
-                table[names.index(source)] += torch.tensor([loss, tokens, 1.0], dtype=torch.float64)
-        window.clear()
-        if self.trainer.world_size > 1:
-            table = self.trainer.strategy.reduce(table.float().to(self.device), reduce_op="sum").double().cpu()
-        return table
-
-    def _count(self, per_source: Tensor) -> None:
-        for name, (_, tokens, samples) in zip(self.trainer.datamodule.part_names, per_source.tolist(), strict=True):
-            seen = self.seen.setdefault(name, {"samples": 0, "supervised_tokens": 0})
-            seen["samples"] += round(samples)
-            seen["supervised_tokens"] += round(tokens)
-
     def _log_losses(self, stage: str, names: list[str], per_source: Tensor) -> None:
-        """Mean over tokens, of all sources together and of each."""
-        loss, tokens, _ = per_source.sum(0)
-        self.log(f"{stage}/loss", loss / tokens, prog_bar=True)
-        for name, (part_loss, part_tokens, _) in zip(names, per_source.tolist(), strict=True):
-            if part_tokens:
-                self.log(f"{stage}/loss/{name}", part_loss / part_tokens)
+        for name, mean in means(stage, names, per_source):
+            self.log(name, mean, prog_bar=name == f"{stage}/loss")
 
     # --- validation and test: loss on held-out conversations -----------------------------------------------------
 
@@ -307,7 +272,7 @@ class SafetyFineTuning(L.LightningModule):
         if self.sharded:
             batch, _ = self._with_blank_image(batch)
         sums = self.objective(self._tuned(), batch)
-        self._held_out.append((sums.sample_loss, sums.sample_tokens, batch.sources))
+        self._held_out.add(sums, batch)
 
     test_step = validation_step
 
@@ -319,7 +284,7 @@ class SafetyFineTuning(L.LightningModule):
 
     def _log_held_out(self, stage: str) -> None:
         names = list(self.trainer.datamodule.validation)
-        self._log_losses(stage, names, self._reduced(self._held_out, names))
+        self._log_losses(stage, names, self._held_out.reduced(self.trainer, names, self.device))
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[str]:
         """One answer a prompt, greedy."""
@@ -328,7 +293,7 @@ class SafetyFineTuning(L.LightningModule):
     # --- checkpoints hold what trains -----------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        trainable, buffers = self._kept_names()
+        trainable, buffers = kept_names(self._tuned())
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable | buffers}
         checkpoint["vlsafe"] = {
             "seen": self.seen,
@@ -338,28 +303,8 @@ class SafetyFineTuning(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises VlsafeError unless the checkpoint holds exactly what this config trains."""
-        expected, buffers = self._kept_names()
-        found = set(checkpoint["state_dict"]) - buffers
-        if found != expected:
-            raise VlsafeError(
-                "the checkpoint does not fit this config's components: "
-                f"{len(expected - found)} tensors that train here are missing from it, "
-                f"{len(found - expected)} of its tensors do not train here. "
-                "Resume with the config of the run that wrote it (config.yaml in its run directory)"
-            )
+        require_same(checkpoint["state_dict"], self._tuned())
         self.seen, self._seed = checkpoint["vlsafe"]["seen"], checkpoint["vlsafe"]["seed"]
-
-    def _kept_names(self) -> tuple[set[str], set[str]]:
-        """Of what a checkpoint holds: parameters that train, and buffers of modules whose parameters train themselves,
-        such as BatchNorm statistics."""
-        trainable = {f"model.{name}" for name, p in self._tuned().named_parameters() if p.requires_grad}
-        buffers = {
-            f"model.{path}.{name}" if path else f"model.{name}"
-            for path, part in self._tuned().named_modules()
-            if "lora_" not in path and any(p.requires_grad for p in part.parameters(recurse=False))
-            for name, _ in part.named_buffers(recurse=False)
-        }
-        return trainable, buffers
 
     def _plain(self) -> PreTrainedModel:
         model = self._tuned()
