@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from fitting import FROZEN, FULL, LORA, Seeded, changed, data, files, module, tensors, trainer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from tiny import VISION, language_model
 from torch import nn
 
@@ -169,8 +170,11 @@ def test_looking_at_the_model_before_tuning_leaves_what_trains_as_it_was(tokeniz
     """PEFT unfreezes whole modules afterwards: checkpoints would hold more than a resumed run expects."""
     tuned = built(tokenizer, Components(FULL, FULL, LORA))
     before = trainable(tuned)
+    layers = [module for module in tuned.modules() if isinstance(module, BaseTunerLayer)]
     with tuned.before_tuning():
-        assert trainable(tuned) == set()
+        assert layers and all(layer.disable_adapters for layer in layers)
+        assert trainable(tuned) == before  # FSDP2 would take what does not train now for frozen, and for ever
+    assert not any(layer.disable_adapters for layer in layers)
     assert trainable(tuned) == before and any("vision_tower" in name for name in before)
 
 
