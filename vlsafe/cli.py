@@ -32,6 +32,7 @@ from vlsafe.interpolation import register
 from vlsafe.models.loading import check_precision
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.planning.choosing import chosen_strategy, machine_here
+from vlsafe.planning.workload import Answers
 from vlsafe.resuming import CheckpointPlan, RunIdentity, checkpoint_to_resume, to_the_end
 from vlsafe.run import EvaluationPlan, RunRecorder
 from vlsafe.run_metrics import set_metrics_aside
@@ -210,7 +211,7 @@ class VlsafeCLI(LightningCLI):
         name = config["strategy"]
         if name == "auto" and self.subcommand == "fit":
             asked = self._get(self.config, "trainer")
-            return chosen_strategy(self.model, self.datamodule, asked, machine_here(asked))
+            return chosen_strategy(self.model, self.datamodule, asked, machine_here(asked), self.answers)
         if isinstance(name, str) and name in STRATEGIES:
             return STRATEGIES[name]()
         if isinstance(name, FSDPStrategy) or name in FSDPStrategy.get_registered_strategies():
@@ -219,6 +220,12 @@ class VlsafeCLI(LightningCLI):
                 "here; take fsdp2"
             )
         return name
+
+    @property
+    def answers(self) -> Answers | None:
+        """What the plan must know of the evaluations before and after; None where there are none."""
+        plan = self._get(self.config_init, "evaluation")
+        return Answers(plan.batch_size, plan.decoding.max_new_tokens) if plan.benchmarks else None
 
     def _flat_config(self) -> dict[str, Any]:
         """Dotted key -> value of the run's config, without secrets."""

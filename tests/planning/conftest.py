@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-COLUMNS = ("model", "trains", "activations", "planned", "measured", "ratio")
+COLUMNS = ("model", "precision", "trains", "what", "planned", "measured", "ratio")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

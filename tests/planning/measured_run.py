@@ -1,24 +1,34 @@
-"""Trains two steps and prints what was planned and what the process held at most, in bytes, as JSON."""
+"""Trains two steps, or answers prompts, and prints what was planned and what the process held at most, in bytes, as
+JSON."""
 
 from __future__ import annotations
 
 import gc
 import json
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import psutil
+from lightning.pytorch.plugins import MixedPrecision
 from tiny import VISION, alpaca_file, language_model, llava_file, save_tokenizer
 
 from vlsafe import ComposedVLLM, ConversationData, Part, SafetyFineTuning
+from vlsafe.answering import Decoding
+from vlsafe.conversation import Conversation, user
 from vlsafe.models.components import Components, Tuning
+from vlsafe.models.responder import ModelResponder
 from vlsafe.planning.memory import Machine, needs
 from vlsafe.planning.shape import Shape
-from vlsafe.planning.workload import sampled
+from vlsafe.planning.workload import Answers, Workload, sampled
 
 ROWS = 8
+NEW_TOKENS = 64
 
 
 def main(request: dict[str, Any]) -> None:
@@ -29,41 +39,67 @@ def main(request: dict[str, Any]) -> None:
         "text": Part(f"alpaca:{alpaca_file(folder / 'alpaca.json', ROWS, answer)}", share=0.5),
     }
     language = language_model(save_tokenizer(folder / "tokenizer"), **request["model"], num_key_value_heads=4)
-    tuning = Tuning(request["train"], 1e-3)
-    components = Components(Tuning(), Tuning("full", 1e-3), tuning)
-    backbone = ComposedVLLM("clip", language, vision_weights=VISION["clip"], attention="sdpa")
-
-    def module() -> SafetyFineTuning:
-        return SafetyFineTuning(backbone, components, activation_checkpointing=request["checkpointing"])
-
-    def data() -> ConversationData:
-        return ConversationData(parts, samples=2 * ROWS, batch_size=ROWS)
-
-    def fit(tuned: SafetyFineTuning) -> None:
-        quiet = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "logger"), False)
-        trainer = L.Trainer(accelerator="cpu", devices=1, max_steps=2, use_distributed_sampler=False, **quiet)
-        trainer.fit(tuned, data())
-
-    workload = sampled(data(), backbone)
-    shape = Shape(module(), "32-true")
+    precision = request["precision"]
+    kept = "bfloat16" if precision == "bf16-mixed" and request["train"] == "lora" else "float32"
+    components = Components(Tuning(), Tuning("full", 1e-3), Tuning(request["train"], 1e-3))
+    backbone = ComposedVLLM("clip", language, vision_weights=VISION["clip"], attention="sdpa", dtype=kept)
+    module = partial(SafetyFineTuning, backbone, components, activation_checkpointing=request["checkpointing"])
+    data = partial(ConversationData, parts, samples=2 * ROWS, batch_size=ROWS)
+    shape, workload = Shape(module(), precision), sampled(data(), backbone)
+    if request["answers"]:
+        told(*answering(backbone, shape, workload, precision))
+        return
     traced = shape.traced(workload, workload.heaviest(), request["checkpointing"])
     checkpointing = "full" if request["checkpointing"] else "off"
     planned = needs("single", checkpointing, shape.sizes, traced, Machine(1, 1, 1, 1, 1), accumulates=False)
     del shape
-    fit(_small(folder))  # what torch and Lightning keep for themselves is there before the measure begins
+
+    def fit(tuned: SafetyFineTuning) -> None:
+        quiet = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "logger"), False)
+        once = {"accelerator": "cpu", "devices": 1, "max_steps": 2, "use_distributed_sampler": False}
+        L.Trainer(precision=precision, **once, **quiet).fit(tuned, data())
+
+    fit(_small(folder, kept))  # what torch and Lightning keep for themselves is there before the measure begins
+    told(planned.total, held(lambda: fit(module())))
+
+
+def answering(backbone: ComposedVLLM, shape: Shape, workload: Workload, precision: str) -> tuple[int, int]:
+    """Bytes, without the model: planned for a batch of prompts of one length, and held for it."""
+    question = " what is a picture of a red wall?" * 16
+    prompts = [Conversation(str(row), "", (user(f"{row}{question}"),)) for row in range(ROWS)]
+    model = backbone.load_model().eval()
+    mixed = MixedPrecision("bf16-mixed", "cpu").forward_context if precision == "bf16-mixed" else nullcontext
+    responder = ModelResponder(model, backbone, batch_size=ROWS)
+    length = len(responder.encoding.prompt(prompts[0]).input_ids)
+    answers = Answers(ROWS, NEW_TOKENS)
+    texts = replace(workload, tokens=[length], supervised=[1], pictured=[False], sight={}, answers=answers)
+
+    def answer(asked: list[Conversation], new_tokens: int) -> None:
+        with mixed():
+            found = list(responder.respond(asked, Decoding(max_new_tokens=new_tokens, min_new_tokens=new_tokens)))
+        assert {answer.n_tokens for _, answer in found} == {new_tokens}, found
+
+    answer([Conversation("short", "", (user("red"),))], 2)
+    return shape.answered(texts), held(lambda: answer(prompts, NEW_TOKENS))
+
+
+def held(work: Callable[[], None]) -> int:
+    """Bytes that the process holds at most meanwhile, over what it holds before."""
     gc.collect()
-    process = psutil.Process()
-    before = process.memory_info().rss
+    before = psutil.Process().memory_info().rss
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    fit(module())
+    work()
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(
-        json.dumps({"planned": planned.total, "measured": int(peak.split()[1]) * 1024 - before, "parts": str(planned)})
-    )
+    return int(peak.split()[1]) * 1024 - before
 
 
-def _small(folder: Path) -> SafetyFineTuning:
-    tiny = ComposedVLLM("clip", language_model(folder / "tokenizer"), vision_weights=VISION["clip"], attention="sdpa")
+def told(planned: int, measured: int) -> None:
+    print(json.dumps({"planned": planned, "measured": measured}))
+
+
+def _small(folder: Path, dtype: str) -> SafetyFineTuning:
+    words = language_model(folder / "tokenizer")
+    tiny = ComposedVLLM("clip", words, vision_weights=VISION["clip"], attention="sdpa", dtype=dtype)
     return SafetyFineTuning(tiny, Components(Tuning(), Tuning("full", 1e-3), Tuning("lora", 1e-3)))
 
 

@@ -22,7 +22,7 @@ ROWS: list[tuple[Strategy, Checkpointing, int]] = [
 
 
 def needs(strategy: Strategy, checkpointing: Checkpointing, gib: int) -> Needs:
-    return Needs(strategy, checkpointing, gib * GIB, 0, 0, 0, 0, 0)
+    return Needs(strategy, checkpointing, gib * GIB, 0, 0, 0, 0, 0, 0)
 
 
 def machine(memory: float, gpus: int = 16) -> Machine:

@@ -15,11 +15,16 @@ from vlsafe.errors import ConfigError
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.planning.memory import Machine, Needs, least
 from vlsafe.planning.requested import planned_run
+from vlsafe.planning.workload import Answers
 from vlsafe.strategies.fsdp2 import FSDP2
 
 
 def chosen_strategy(
-    model: SafetyFineTuning, data: ConversationData, asked: Any, machine: Machine | None
+    model: SafetyFineTuning,
+    data: ConversationData,
+    asked: Any,
+    machine: Machine | None,
+    answers: Answers | None = None,
 ) -> FSDP2 | str:
     """What to give Lightning's Trainer; says on standard error what it took and why.
 
@@ -29,6 +34,7 @@ def chosen_strategy(
         asked: the ``trainer`` section of the config.
         machine: :func:`machine_here`. One GPU, and CPUs, need no choice: Lightning's own ``auto`` is a single device,
             or ``ddp`` for several CPU processes.
+        answers: of the evaluations before and after.
     """
     if machine is None or machine.gpus == 1:
         return "auto"
@@ -36,7 +42,7 @@ def chosen_strategy(
         rank_zero_only(_say)("trainer.strategy auto: ddp, the only one for 4-bit weights (train: qlora)")
         return "ddp"
     try:
-        plan = planned_run(model, data, asked, machine.gpus, machine)
+        plan = planned_run(model, data, asked, machine.gpus, machine, answers)
     except ConfigError as error:  # a backbone that cannot be built without weights
         rank_zero_only(_say)(f"trainer.strategy auto: ddp, for there is no estimate: {error}")
         return "ddp"

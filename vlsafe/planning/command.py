@@ -26,9 +26,15 @@ def main(argv: list[str]) -> int:
     asked = run.parser.parse_args(rest).trainer
     devices = devices_of(asked)
     machine = Machine(
-        options.gpus or devices, options.gpus_per_node, round(options.memory * GIB), options.tflops, options.mfu
+        options.gpus or devices,
+        options.gpus_per_node,
+        round(options.memory * GIB),
+        options.tflops,
+        options.mfu,
+        options.link,
+        options.network,
     )
-    plan = planned_run(run.model, run.datamodule, asked, devices, machine, options.tokens, options.samples)
+    plan = planned_run(run.model, run.datamodule, asked, devices, machine, run.answers, options.tokens, options.samples)
     if options.json:
         print(json.dumps(plan.as_json(), indent=1))
     else:
@@ -55,6 +61,20 @@ def _parser() -> argparse.ArgumentParser:
         "--tflops", type=float, default=989, help="peak of one GPU, default: 989 (H100 and H200, dense bf16; A100: 312)"
     )
     parser.add_argument("--mfu", type=float, default=0.45, help="share of the peak that is reached, default: 0.45")
+    parser.add_argument(
+        "--link",
+        type=float,
+        default=450,
+        metavar="GB/S",
+        help="a GPU sends to others of its node, default: 450 (H100 and H200, NVLink 4; A100: 300; PCIe 5: 64)",
+    )
+    parser.add_argument(
+        "--network",
+        type=float,
+        default=50,
+        metavar="GB/S",
+        help="a GPU sends to other nodes, default: 50 (a network card of 400 Gb/s for each GPU)",
+    )
     parser.add_argument("--tokens", type=int, help="tokens of a sample, in place of looking at the data")
     parser.add_argument("--samples", type=int, help="samples of an epoch, beside --tokens")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")

@@ -9,6 +9,7 @@ from typing import Any
 from vlsafe.models.schedule import limited, optimizer_steps
 from vlsafe.planning.memory import Checkpointing, Machine, Needs, least, needs, strategies
 from vlsafe.planning.shape import Shape, Sizes
+from vlsafe.planning.traffic import Traffic, traffic
 from vlsafe.planning.workload import Workload
 
 
@@ -65,9 +66,16 @@ class Estimate:
 
     @property
     def chosen_pace(self) -> Pace:
-        """As fast as the chosen row is: what is computed again costs time too."""
-        full = self.chosen is not None and self.chosen.checkpointing == "full"
-        return replace(self.pace, seconds=self.pace.seconds * (self.slower if full else 1))
+        """As fast as the chosen row is: what is computed again costs time too, and what is sent where it takes longer
+        than all that is computed meanwhile."""
+        if self.chosen is None:
+            return self.pace
+        computing = self.pace.seconds * (self.slower if self.chosen.checkpointing == "full" else 1)
+        return replace(self.pace, seconds=max(computing, self.sent(self.chosen).seconds(self.machine)))
+
+    def sent(self, row: Needs) -> Traffic:
+        """By each GPU in an optimizer step."""
+        return traffic(row.strategy, self.sizes, self.machine, self.pace.accumulate)
 
     def as_json(self) -> dict[str, Any]:
         pace = self.chosen_pace
@@ -82,6 +90,7 @@ class Estimate:
                 "longest_tokens": max(self.workload.tokens),
             },
             "memory": [asdict(row) | {"total": row.total, "fits": row.fits(self.machine)} for row in self.rows],
+            "sent": {row.strategy: asdict(self.sent(row)) for row in self.rows},
             "chosen": None if self.chosen is None else asdict(self.chosen) | {"total": self.chosen.total},
             "why": self.why,
             "step": asdict(pace) | {"hours_per_epoch": pace.hours_per_epoch, "hours": pace.hours},
@@ -101,6 +110,7 @@ def estimated(shape: Shape, sharded: Shape, workload: Workload, run: Run, machin
     typical = shape.traced(workload, workload.typical(), checkpointing=False)
     fulls = {each: each.traced(workload, heavy, checkpointing=True) for each in (shape, sharded)}
     traces: dict[Checkpointing, Any] = {"off": offs, "full": fulls}
+    answers = {each: each.answered(workload) for each in (shape, sharded)}
     accumulate, note = _accumulate(run, workload.rows, machine.gpus)
     rows = [
         needs(
@@ -110,6 +120,7 @@ def estimated(shape: Shape, sharded: Shape, workload: Workload, run: Run, machin
             traces[checkpointing][sharded if strategy in ("fsdp2", "hsdp") else shape],
             machine,
             accumulate > 1,
+            answers[sharded if strategy in ("fsdp2", "hsdp") else shape],
         )
         for strategy in strategies(machine)
         for checkpointing in traces

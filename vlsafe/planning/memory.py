@@ -22,19 +22,22 @@ and what the allocator cannot hand out because it is in pieces."""
 @dataclass(frozen=True)
 class Machine:
     """``gpus`` in all, ``per_node`` of them in one node, each with ``memory`` bytes and ``tflops`` (dense, in the
-    precision of the products), of which a run is expected to reach the share ``mfu``."""
+    precision of the products), of which a run is expected to reach the share ``mfu``. ``link`` and ``network``: GB/s
+    that each of them sends to others of its node, and to other nodes."""
 
     gpus: int
     per_node: int
     memory: int
     tflops: float
     mfu: float
+    link: float = 450
+    network: float = 50
 
     def __post_init__(self) -> None:
         problems = [
             f"--{name} is {value:g}, must be above 0"
-            for name, value in (("gpus", self.gpus), ("memory", self.memory), ("tflops", self.tflops))
-            if value <= 0
+            for name in ("gpus", "memory", "tflops", "link", "network")
+            if (value := getattr(self, name)) <= 0
         ]
         if not 0 < self.mfu <= 1:
             problems.append(f"--mfu is {self.mfu:g}, must be above 0 and at most 1 (0.45 is 45 % of the peak)")
@@ -53,7 +56,8 @@ class Machine:
 @dataclass(frozen=True)
 class Needs:
     """Bytes per GPU at the heaviest micro-batch. ``work``: logits, and what lives only for a moment of the backward
-    pass; ``gathered``: copies that a strategy keeps beside a GPU's own share."""
+    pass; ``gathered``: copies that a strategy keeps beside a GPU's own share; ``answers``: keys and values, activations
+    and logits of an evaluation in the run, which come in the place of activations and work of training."""
 
     strategy: Strategy
     checkpointing: Checkpointing
@@ -63,10 +67,12 @@ class Needs:
     activations: int
     work: int
     gathered: int
+    answers: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.work + self.gathered
+        held = self.weights + self.gradients + self.optimizer + self.gathered
+        return held + max(self.activations + self.work, self.answers)
 
     def fits(self, machine: Machine) -> bool:
         return self.total <= USABLE * machine.memory
@@ -86,14 +92,16 @@ def needs(
     traced: Traced,
     machine: Machine,
     accumulates: bool,
+    answers: int = 0,
 ) -> Needs:
     """What one GPU holds.
 
     Args:
         traced: the heaviest micro-batch; under a sharding strategy as traced for it (:class:`Shape`).
+        answers: at most while a batch of prompts is answered, traced in the same way.
         accumulates: whether gradients of earlier micro-batches are there while activations are at their most.
     """
-    shards = {"single": 1, "ddp": 1, "hsdp": min(machine.per_node, machine.gpus), "fsdp2": machine.gpus}[strategy]
+    shards = shards_of(strategy, machine)
     gathered = sizes.gradients if strategy == "ddp" else 0
     peak = traced.peak
     if shards > 1:
@@ -110,7 +118,13 @@ def needs(
         activations=min(traced.activations, peak),
         work=max(peak - traced.activations, 0),
         gathered=gathered,
+        answers=answers,
     )
+
+
+def shards_of(strategy: Strategy, machine: Machine) -> int:
+    """GPUs that share one copy."""
+    return {"single": 1, "ddp": 1, "hsdp": min(machine.per_node, machine.gpus), "fsdp2": machine.gpus}[strategy]
 
 
 def _share(size: int, shards: int) -> int:

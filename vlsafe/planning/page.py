@@ -23,11 +23,11 @@ def memory_table(plan: Estimate) -> Table:
     load = plan.workload.heaviest()
     table = Table(
         title=f"GiB per GPU, {_machine(plan.machine)}",
-        caption=f"micro-batch of {load.rows} x {load.length} tokens, {load.pictured} with pictures; fits: at most "
-        f"{USABLE:.0%} of the memory",
+        caption=f"micro-batch of {load.rows} x {load.length} tokens, {load.pictured} with pictures; {_answers(plan)}; "
+        f"fits: at most {USABLE:.0%} of the memory",
         caption_justify="left",
     )
-    columns = ("weights", "gradients", "optimizer", "activations", "work", "gathered", "total")
+    columns = ("weights", "gradients", "optimizer", "activations", "work", "gathered", "answers", "total")
     table.add_column("strategy")
     table.add_column("checkpointing")
     for name in (*columns, "fits"):
@@ -51,8 +51,31 @@ def facts(plan: Estimate) -> list[str]:
         f"time: {pace.seconds:.3g} s a step at {machine.mfu:.0%} of {machine.tflops:g} TFLOP/s a GPU; "
         f"{pace.steps_per_epoch:,} steps and {pace.hours_per_epoch:.2g} hours an epoch; {pace.steps:,} steps and "
         f"{pace.hours:.2g} hours in all, without evaluation; full checkpointing takes {plan.slower:.2f} times as long",
+        *_sent(plan),
         f"disk: {plan.disk['checkpoint'] / 1e9:.3g} GB a checkpoint, {plan.disk['export'] / 1e9:.3g} GB the exported "
         "model",
+    ]
+
+
+def _answers(plan: Estimate) -> str:
+    answers = plan.workload.answers
+    if answers is None:
+        return "no evaluation in the run"
+    load = plan.workload.prompts(answers)
+    return (
+        f"answers, where they need more than activations and work: {load.rows} x {load.length} tokens and "
+        f"{answers.new_tokens} new ones each"
+    )
+
+
+def _sent(plan: Estimate) -> list[str]:
+    machine = plan.machine
+    return [
+        f"sent by a GPU a step, {row.strategy}: {sent.within / 1e9:.3g} GB within its node at {machine.link:g} GB/s, "
+        f"{sent.between / 1e9:.3g} GB to others at {machine.network:g} GB/s: {sent.seconds(machine):.3g} s, hidden "
+        "behind what is computed where that takes longer"
+        for row in plan.rows
+        if row.checkpointing == "off" and (sent := plan.sent(row)).within + sent.between
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from vlsafe.data.datamodule import ConversationData
@@ -11,7 +12,7 @@ from vlsafe.models.module import SafetyFineTuning
 from vlsafe.planning.estimate import Estimate, Run, estimated
 from vlsafe.planning.memory import Machine
 from vlsafe.planning.shape import Shape
-from vlsafe.planning.workload import Workload, assumed, sampled
+from vlsafe.planning.workload import Answers, Workload, assumed, sampled
 
 
 def planned_run(
@@ -20,6 +21,7 @@ def planned_run(
     asked: Any,
     devices: int,
     machine: Machine,
+    answers: Answers | None = None,
     tokens: int | None = None,
     samples: int | None = None,
 ) -> Estimate:
@@ -27,13 +29,14 @@ def planned_run(
 
     Args:
         asked: the ``trainer`` section as written.
+        answers: of the evaluations before and after.
         devices: how many the config means; with its batch size and accumulation they make its global batch.
         tokens, samples: lengths and number of samples, in place of the data.
     """
     precision = str(asked.precision or "32-true")
     shape = Shape(model, precision)
     sharded = Shape(model, precision, sharded=True) if shape.autocast is not None and machine.gpus > 1 else shape
-    workload = _workload(data, model.backbone, tokens, samples)
+    workload = replace(_workload(data, model.backbone, tokens, samples), answers=answers)
     run = Run(
         precision=precision,
         global_batch=workload.rows * asked.accumulate_grad_batches * devices,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,11 +11,12 @@ from peft import PeftModel
 from torch import nn
 
 from vlsafe.models.adaptation import Plan, adapted_by, components_of, original_name, planned, set_modes
+from vlsafe.models.modes import evaluating
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.models.summary import summary
 from vlsafe.objectives.sft import SFT
 from vlsafe.planning.skeleton import skeleton
-from vlsafe.planning.trace import Traced, trace, without_storage
+from vlsafe.planning.trace import Traced, trace, trace_answers, without_storage
 from vlsafe.planning.workload import Load, Workload
 from vlsafe.strategies.blocks import blocks_of
 from vlsafe.strategies.filling import cast
@@ -30,8 +32,8 @@ al. 2023, arXiv 2305.14314, section 3)."""
 class Sizes:
     """What does not depend on the batch, of the whole model; bytes, and numbers of parameters.
 
-    ``block``, ``root``: of the largest block that is sharded on its own, and of what is in none, as gathered;
-    ``block_gradients``: gradients of that block. ``adamw``: its two moments. ``exported``: all weights.
+    ``block``, ``root``, ``whole``: of the largest block that is sharded on its own, of what is in none, and of all, as
+    gathered; ``block_gradients``: gradients of that block. ``adamw``: its two moments. ``exported``: all weights.
     """
 
     rows: list[dict[str, Any]]
@@ -43,6 +45,7 @@ class Sizes:
     adamw: int
     block: int
     root: int
+    whole: int
     block_gradients: int
     exported: int
 
@@ -53,8 +56,8 @@ class Shape:
     Args:
         module: as the config builds it; nothing of it is changed.
         precision: the Trainer's, ``bf16-true`` and so on.
-        sharded: as FSDP2 computes: weights are kept in their precision and gathered in that of the products, so there
-            is no second copy of them as autocast makes.
+        sharded: as FSDP2 computes: weights are kept in their precision and gathered in that of the products, so that
+            autocast has none to cast.
     """
 
     def __init__(self, module: SafetyFineTuning, precision: str, sharded: bool = False) -> None:
@@ -90,6 +93,18 @@ class Shape:
             finally:
                 keep_all(self._plain)
 
+    def _without_adapters(self) -> AbstractContextManager[None]:
+        """As before the first step, and after the last one, when they are merged."""
+        return self.tuned.disable_adapter() if isinstance(self.tuned, PeftModel) else nullcontext()
+
+    def answered(self, workload: Workload) -> int:
+        """Bytes at most while the run's evaluations answer; 0 where there are none."""
+        if workload.answers is None:
+            return 0
+        load, new = workload.prompts(workload.answers), workload.answers.new_tokens
+        with self._mode, evaluating(self._plain), self._without_adapters():
+            return trace_answers(self._plain, self.module.backbone, workload.sight, load, new, self.autocast)
+
 
 def _sizes(tuned: nn.Module, plan: Plan, module: SafetyFineTuning, products: torch.dtype | None) -> Sizes:
     packed = {f"{path}.weight" for path in plan.packed}
@@ -119,6 +134,7 @@ def _sizes(tuned: nn.Module, plan: Plan, module: SafetyFineTuning, products: tor
         adamw=2 * trainable_weights,
         block=block,
         root=root,
+        whole=sum(_of(p, products) for p in tuned.parameters()),
         block_gradients=0 if largest is None else sum(_of(p, None) for p in largest.parameters() if p.requires_grad),
         exported=sum(row["parameters"] for row in rows) * getattr(torch, module.backbone.dtype).itemsize,
     )

@@ -120,9 +120,9 @@ def trace(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hooks = [p.register_post_accumulate_grad_hook(ledger.became_gradient) for p in trainable]
     with ledger:
-        with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        with _computing(autocast):
             features, sees = _features(model, backbone, sight, load)
-            hidden = _hidden(model, features, load)
+            hidden = _decoded(model, features, load).last_hidden_state
             activations = ledger.live
             loss = _loss(model, hidden, load.rows * load.length if all_logits else load.supervised)
         del features, hidden
@@ -131,6 +131,39 @@ def trace(
         hook.remove()
     model.zero_grad(set_to_none=True)
     return Traced(activations, ledger.peak, ledger.peak_with_gradients, ledger.flops, sees)
+
+
+def trace_answers(
+    model: nn.Module,
+    backbone: Backbone,
+    sight: Mapping[str, Tensor],
+    load: Load,
+    new_tokens: int,
+    autocast: torch.dtype | None = None,
+) -> int:
+    """Bytes at most while prompts are answered: of ``load.rows`` rows of ``load.length`` tokens, each ``new_tokens``
+    more. Prompts are read in one pass; from then on there are keys and values of all tokens, of one layer twice while
+    it grows by a token, and the logits of one position, which are looked at in float32.
+
+    ``model``: in eval mode.
+    """
+    ledger = Ledger([*model.parameters(), *model.buffers()])
+    with ledger, torch.no_grad():
+        with _computing(autocast):
+            features, _ = _features(model, backbone, sight, load)
+            read = _decoded(model, features, load, use_cache=True)
+            logits = model.get_output_embeddings()(read.last_hidden_state[:, -1])
+        likely = logits.float()
+        reading, of_logits = ledger.peak, logits.nbytes + (0 if likely is logits else likely.nbytes)
+        kept = read.past_key_values
+        del features, read, logits, likely
+        cache = ledger.live * (load.length + new_tokens) // load.length
+    return max(reading, cache + cache // len(kept) + of_logits)
+
+
+def _computing(autocast: torch.dtype | None) -> torch.autocast:
+    """As Lightning's mixed precision does: what autocast casts is not kept for the next use."""
+    return torch.autocast("cpu", autocast, enabled=autocast is not None, cache_enabled=False)
 
 
 def _features(
@@ -145,15 +178,15 @@ def _features(
         return [], False
 
 
-def _hidden(model: Any, features: list[Tensor], load: Load) -> Tensor:
-    """Through embeddings and decoder: [rows, length, width]."""
+def _decoded(model: Any, features: list[Tensor], load: Load, use_cache: bool = False) -> Any:
+    """Through embeddings and decoder; its last hidden state is [rows, length, width]."""
     ids = torch.zeros(load.rows, load.length, dtype=torch.long)
     embeds = model.get_input_embeddings()(ids)
     if features:
         places = torch.zeros(load.rows, load.length, 1, dtype=torch.bool)
         flat = torch.cat([part.flatten(0, -2) for part in features])
         embeds = embeds.masked_scatter(places, flat.to(embeds.dtype))
-    return model.get_decoder()(inputs_embeds=embeds, use_cache=False).last_hidden_state
+    return model.get_decoder()(inputs_embeds=embeds, use_cache=use_cache)
 
 
 def _loss(model: Any, hidden: Tensor, positions: int) -> Tensor:

@@ -31,12 +31,20 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """Of an evaluation in the run: ``rows`` of prompts answered together, ``new_tokens`` of an answer at most."""
+
+    rows: int
+    new_tokens: int
+
+
+@dataclass(frozen=True)
 class Workload:
     """Of each sample looked at: ``tokens``, ``supervised`` tokens, and whether it has pictures (``pictured``), in the
     order of micro-batches of ``rows``.
 
-    ``sight``: the processor's picture tensors of one sample, the largest. ``samples``: in an epoch. ``known``: how the
-    lengths are known, in words.
+    ``answers``: of the evaluations before and after; None where there are none. ``sight``: the processor's picture
+    tensors of one sample, the largest. ``samples``: in an epoch. ``known``: how the lengths are known, in words.
     """
 
     rows: int
@@ -47,6 +55,7 @@ class Workload:
     samples: int
     padding_free: bool
     known: str
+    answers: Answers | None = None
 
     def typical(self) -> Load:
         """A mean micro-batch: time is reckoned with it."""
@@ -59,6 +68,10 @@ class Workload:
         length = max(sums) if self.padding_free else max(self.tokens)
         pictured = self.rows if any(self.pictured) else 0
         return Load(self.rows, round(length), self.rows * max(self.supervised), pictured)
+
+    def prompts(self, answers: Answers) -> Load:
+        """A batch of prompts, each as long as the longest sample and with its picture, if any has one."""
+        return Load(answers.rows, max(self.tokens), 0, answers.rows if any(self.pictured) else 0)
 
     @property
     def mean_length(self) -> float:
