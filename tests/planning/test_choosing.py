@@ -77,7 +77,7 @@ def test_a_config_on_machines_that_are_not_there(on_gpus: Path, capsys: pytest.C
     assert chosen(Machine(2, 8, 80 * GIB, 1, 1)) == "ddp"
     assert "trainer.strategy auto: ddp: it needs" in capsys.readouterr().err
     sharded = chosen(Machine(8, 8, 1, 1, 1))  # a byte each
-    assert isinstance(sharded, FSDP2) and (sharded.replicas, sharded.compute) == (1, "bfloat16")
+    assert isinstance(sharded, FSDP2) and sharded.replicas == 1
     assert "nothing fits" in " ".join(capsys.readouterr().err.split())
     with patch("vlsafe.planning.choosing.planned_run", side_effect=ConfigError("needs its weights")):
         assert chosen(Machine(2, 8, 1, 1, 1)) == "ddp"

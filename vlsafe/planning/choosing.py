@@ -50,8 +50,7 @@ def chosen_strategy(
     rank_zero_only(_say)(f"trainer.strategy auto: {why}")
     if row.strategy == "ddp":
         return "ddp"
-    compute: Any = plan.compute
-    return FSDP2(replicas="nodes" if row.strategy == "hsdp" else 1, compute=compute)
+    return FSDP2(replicas="nodes" if row.strategy == "hsdp" else 1)
 
 
 def least_of(rows: Sequence[Needs], recomputing: bool, machine: Machine) -> tuple[Needs, str]:

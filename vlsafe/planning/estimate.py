@@ -48,8 +48,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Estimate:
-    """``rows``: the least sharding first. ``compute``: precision of the products, where weights are kept in another one
-    and a sharding strategy must be told. ``slower``: seconds of a step with full checkpointing, over those without.
+    """``rows``: the least sharding first. ``slower``: seconds of a step with full checkpointing, over those without.
     ``disk``: bytes of one resumable checkpoint, and of the exported model."""
 
     machine: Machine
@@ -59,7 +58,6 @@ class Estimate:
     rows: list[Needs]
     chosen: Needs | None
     why: str
-    compute: str | None
     slower: float
     disk: dict[str, int]
     notes: list[str]
@@ -146,7 +144,7 @@ def estimated(shape: Shape, sharded: Shape, workload: Workload, run: Run, machin
     sizes = shape.sizes
     disk = {"checkpoint": sizes.trainable_weights + sizes.adamw, "export": sizes.exported}
     slower = fulls[shape].flops / offs[shape].flops
-    return Estimate(machine, sizes, workload, pace, rows, chosen, why, shape.compute, slower, disk, notes)
+    return Estimate(machine, sizes, workload, pace, rows, chosen, why, slower, disk, notes)
 
 
 def _accumulate(run: Run, rows: int, gpus: int) -> tuple[int, str]:

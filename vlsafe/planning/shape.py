@@ -22,7 +22,7 @@ from vlsafe.strategies.blocks import blocks_of
 from vlsafe.strategies.filling import cast
 from vlsafe.strategies.recompute import keep_all, recompute
 
-_MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_MIXED = {"bf16-mixed": torch.bfloat16}
 BYTES_IN_4_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
 """A weight in NormalFloat4 with doubly quantised constants: one byte a block of 64, four a block of those (Dettmers et
 al. 2023, arXiv 2305.14314, section 3)."""
@@ -55,15 +55,13 @@ class Shape:
 
     Args:
         module: as the config builds it; nothing of it is changed.
-        precision: the Trainer's, ``bf16-true`` and so on.
+        precision: the Trainer's, ``bf16-mixed`` or ``32-true``.
         sharded: as FSDP2 computes: weights are kept in their precision and gathered in that of the products, so that
             autocast has none to cast.
     """
 
     def __init__(self, module: SafetyFineTuning, precision: str, sharded: bool = False) -> None:
         self.module = module
-        mixed = _MIXED.get(precision)
-        self.compute = None if mixed is None else str(mixed).removeprefix("torch.")
         self.autocast = None if sharded else _MIXED.get(precision)
         model = skeleton(module.backbone)
         model.config.use_cache = False

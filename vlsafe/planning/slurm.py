@@ -31,8 +31,10 @@ def sbatch(plan: Estimate, argv: list[str], workers: int = 0) -> str:
         f"--trainer.accumulate_grad_batches={pace.accumulate}",
         f"--model.init_args.activation_checkpointing={str(plan.chosen.checkpointing == 'full').lower()}",
     ]
+    if machine.gpus > 1:
+        settings.append(f"--trainer.strategy={plan.chosen.strategy}")
     srun = "srun --kill-on-bad-exit=1 --cpus-per-task=$SLURM_CPUS_PER_TASK python -m vlsafe fit"
-    command = " \\\n  ".join([srun, shlex.join(argv), *settings, *_strategy(plan), "--resume=auto"])
+    command = " \\\n  ".join([srun, shlex.join(argv), *settings, "--resume=auto"])
     return f"""#!/bin/bash
 # {plan.why}
 # Reckoned: {pace.steps:,} steps of {pace.seconds:.3g} s, {pace.hours:.2g} hours; asked for: {SPARE:g} times that.
@@ -55,13 +57,3 @@ if [ "$status" -eq {Preempted.exit_status} ]; then
 fi
 exit "$status"
 """
-
-
-def _strategy(plan: Estimate) -> list[str]:
-    assert plan.chosen is not None
-    if plan.machine.gpus == 1:
-        return []
-    if plan.chosen.strategy == "ddp" or plan.compute is None:
-        return [f"--trainer.strategy={plan.chosen.strategy}"]
-    settings = ["--trainer.strategy=vlsafe.strategies.fsdp2.FSDP2", f"--trainer.strategy.compute={plan.compute}"]
-    return [*settings, "--trainer.strategy.replicas=nodes"] if plan.chosen.strategy == "hsdp" else settings

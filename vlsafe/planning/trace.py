@@ -134,7 +134,7 @@ def trace(
 
 
 def trace_answers(
-    model: nn.Module,
+    model: Any,
     backbone: Backbone,
     sight: Mapping[str, Tensor],
     load: Load,

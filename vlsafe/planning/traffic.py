@@ -26,8 +26,9 @@ def traffic(strategy: Strategy, sizes: Sizes, machine: Machine, accumulate: int)
     each, an all-reduce twice that (Patarasuk and Yuan 2009, doi 10.1016/j.jpdc.2008.09.002).
 
     ``ddp`` reduces gradients once a step. Sharding gathers the weights of every block forward and backward, those in no
-    block once, and shares out float32 gradients, in each of ``accumulate`` micro-batches; ``hsdp`` does so within nodes, and reduces each GPU's share of
-    the gradients between nodes once a step. A ring over several nodes is as slow as its slowest link.
+    block once, and shares out float32 gradients, in each of ``accumulate`` micro-batches; ``hsdp`` does so within
+    nodes, and reduces each GPU's share of the gradients between nodes once a step. A ring over several nodes is as slow
+    as its slowest link.
     """
     shards = shards_of(strategy, machine)
     if strategy == "hsdp":

@@ -151,6 +151,7 @@ class Pieces:
         self._model = model
         self._shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
         self._files = {key: file for file in files for key in _keys(file)}
+        self._open: dict[Path, Any] = {}
         self._direct: dict[str, str] = {}
         self._recipes: dict[str, _Recipe] = {}
         self._assign()
@@ -180,7 +181,8 @@ class Pieces:
             self._recipes |= dict.fromkeys(recipe.made(self._model, self._without_data), recipe)
 
     def rows(self, name: str, begin: int = 0, end: int | None = None) -> Tensor:
-        """Rows ``begin`` to ``end`` of a parameter or buffer, in its file's type: [end - begin, ...].
+        """Rows ``begin`` to ``end`` of a parameter or buffer, in its file's type: [end - begin, ...]. All of them are
+        the file itself, mapped; what is written to them changes this process's copy of a page, never the file.
 
         Raises DataError where it has another shape in the files than in the model.
         """
@@ -191,11 +193,22 @@ class Pieces:
         return self._rows_of(self._direct[name], name, begin, end)
 
     def _rows_of(self, key: str, name: str, begin: int, end: int | None) -> Tensor:
+        place = f"{key} of {self._files[key]}"
+        if begin == 0 and end is None:  # stays where it is: processes of one machine share the file's pages
+            found = self._mapped(self._files[key]).get_tensor(key)
+            self._compare(name, list(found.shape), place)
+            return found
         # each tensor maps its file anew: the pages of earlier ones would stay in this process's memory
         with _reading(self._files[key]) as file:
             stored = file.get_slice(key)
-            self._compare(name, stored.get_shape(), f"{key} of {self._files[key]}")
-            return (stored[begin:end] if self._shapes[name].ndim else file.get_tensor(key)).clone()
+            self._compare(name, stored.get_shape(), place)
+            return stored[begin:end].clone()
+
+    def _mapped(self, file: Path) -> Any:
+        if file not in self._open:
+            with torch.device("cpu"):
+                self._open[file] = safe_open(file, "pt").__enter__()
+        return self._open[file]
 
     def _read(self, key: str) -> Tensor:
         with _reading(self._files[key]) as file:
