@@ -15,8 +15,10 @@ from typing import Any
 
 import lightning as L
 import psutil
+import torch
 from lightning.pytorch.plugins import MixedPrecision
 from tiny import VISION, alpaca_file, language_model, llava_file, save_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from vlsafe import ComposedVLLM, ConversationData, Part, SafetyFineTuning
 from vlsafe.answering import Decoding
@@ -38,10 +40,10 @@ def main(request: dict[str, Any]) -> None:
         "pictures": Part(f"llava:{llava_file(folder / 'llava.json', ROWS)}", share=0.5),
         "text": Part(f"alpaca:{alpaca_file(folder / 'alpaca.json', ROWS, answer)}", share=0.5),
     }
-    language = language_model(save_tokenizer(folder / "tokenizer"), **request["model"], num_key_value_heads=4)
     precision = request["precision"]
     kept = "bfloat16" if precision == "bf16-mixed" and request["train"] == "lora" else "float32"
     components = Components(Tuning(), Tuning("full", 1e-3), Tuning(request["train"], 1e-3))
+    language = in_files(folder, request["model"], kept)
     backbone = ComposedVLLM("clip", language, vision_weights=VISION["clip"], attention="sdpa", dtype=kept)
     module = partial(SafetyFineTuning, backbone, components, activation_checkpointing=request["checkpointing"])
     data = partial(ConversationData, parts, samples=2 * ROWS, batch_size=ROWS)
@@ -61,6 +63,15 @@ def main(request: dict[str, Any]) -> None:
 
     fit(_small(folder, kept))  # what torch and Lightning keep for themselves is there before the measure begins
     told(planned.total, held(lambda: fit(module())))
+
+
+def in_files(folder: Path, size: dict[str, int], dtype: str) -> str:
+    """A language model as recipes name it: drawn in memory, it would be in float32 first."""
+    fields = language_model(save_tokenizer(folder / "tokenizer"), **size, num_key_value_heads=4)
+    config = LlamaConfig(**{name: value for name, value in fields.items() if name not in ("tokenizer", "model_type")})
+    config.vocab_size += 1  # of the picture's token
+    LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder / "words")
+    return str(save_tokenizer(folder / "words"))
 
 
 def answering(backbone: ComposedVLLM, shape: Shape, workload: Workload, precision: str) -> tuple[int, int]:
