@@ -12,7 +12,8 @@ from vlsafe.models.export import export_adapter
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.rehearsal.draft import Draft
 
-_ALONE = ("devices=1", "strategy=auto", "logger=false", "callbacks=null")
+_ALONE = ("accelerator=cpu", "devices=1", "strategy=auto", "precision=32-true", "logger=false", "callbacks=null")
+"""This process stays off the GPU, for those that are forked from it."""
 
 
 def assembled(draft: Draft, folder: Path, **changed: str | None) -> SafetyFineTuning:

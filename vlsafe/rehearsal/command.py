@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 
 from rich.console import Console
 
@@ -23,8 +25,11 @@ def main(argv: list[str]) -> int:
     unknown = [flag for flag in flags if not (flag.startswith("--") and "=" in flag)]
     if unknown:
         raise ConfigError(f"rehearse does not know {unknown[0]!r}; flags of a config are written --key=value")
+    if options.workers < 1:
+        raise ConfigError(f"--workers is {options.workers}, must be at least 1")
     console = Console(width=None if sys.stdout.isatty() else 160)
     with ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _leave))
         folder = _folder(options.keep, stack)
         runs = asked(options.runs, options.config, flags, folder / "stages")
         reloader = stack.enter_context(Reloader(folder))
@@ -38,6 +43,11 @@ def main(argv: list[str]) -> int:
         print(f"kept: {options.keep}")
     status = {result.status for result in results} - {0}
     return 0 if not status else status.pop() if len(status) == 1 else 1
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """As Ctrl-C: whatever was started ends too."""
+    sys.exit(128 + number)
 
 
 def _folder(keep: Path | None, stack: ExitStack) -> Path:

@@ -64,6 +64,8 @@ def _started(run: Asked, folder: Path, exported: dict[str, Path], reloader: Relo
 
 def _one(run: Asked, folder: Path, exported: dict[str, Path], reloader: Reloader) -> None:
     os.setpgrp()  # so that all that it starts can be ended together
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # to ask for GPUs without starting CUDA, which no fork survives
     folder.mkdir(parents=True)
     log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)

@@ -84,6 +84,8 @@ def _one(argv: list[str], folder: Path, rank: int, processes: int, port: int) ->
     os.dup2(log, 1)
     os.dup2(log, 2)
     torch.set_num_threads(1)
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        del os.environ[name]  # whoever rehearses inside a job would else be taken for all of its tasks
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     if processes > 1:
         os.environ |= {
