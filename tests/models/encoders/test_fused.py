@@ -25,11 +25,12 @@ from joining import (
 )
 from tiny import VISION, seeded_model
 from torch import Tensor
+from transformers import AutoModelForImageTextToText
 
 from vlsafe.conversation import ImageRef
 from vlsafe.errors import ConfigError
 from vlsafe.models.adaptation import Components
-from vlsafe.models.encoders import vision_encoder_of
+from vlsafe.models.encoders import ENCODERS, vision_encoder_of
 from vlsafe.models.encoders.fused import PatchFeatures
 
 
@@ -77,6 +78,24 @@ def test_a_part_of_another_size_sees_the_picture_scaled_down() -> None:
     assert model(grey).last_hidden_state.shape == (1, 4, 32)
     expected = (0.5 - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
     assert torch.allclose(seen[0], expected[:, None, None].expand(1, 3, 16, 16), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_parts_load_again_in_the_dtype_of_the_whole(
+    tokenizer: Path, photo: ImageRef, tmp_path: Path, dtype: str
+) -> None:
+    """Their own configs, read from float32 weights, say float32."""
+    for name in ("dinov2", "siglip"):
+        ENCODERS[name](VISION[name]).load().save_pretrained(tmp_path / name)
+    weights = [str(tmp_path / "dinov2"), str(tmp_path / "siglip")]
+    backbone = joined(tokenizer, "dinov2+siglip", weights, dtype="bfloat16")
+    made = backbone.load_model().eval()
+    made.save_pretrained(tmp_path / "model")
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "model", dtype=dtype).eval()
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.bfloat16}
+    batch = batch_of(backbone, photo)
+    batch["pixel_values"] = batch["pixel_values"].bfloat16()
+    assert torch.equal(again(**batch).logits, made(**batch).logits)
 
 
 def test_grids_that_differ_are_refused() -> None:

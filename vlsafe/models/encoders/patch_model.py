@@ -45,9 +45,10 @@ class PatchFeaturesModel(PreTrainedModel):
 
     def __init__(self, config: PatchFeaturesConfig) -> None:
         super().__init__(config)
+        whole = torch.get_default_dtype()  # that of the whole model while it loads; a part's config has its own
         self.encoders = nn.ModuleDict(  # by name: a list would look like a stack of layers
             {
-                str(place): AutoModel.from_config(AutoConfig.for_model(**part["config"]))
+                str(place): AutoModel.from_config(AutoConfig.for_model(**part["config"]), dtype=whole)
                 for place, part in enumerate(config.parts or ())
             }
         )
