@@ -7,6 +7,7 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.runs.varied_run import on_two, varied_run
+from tests.strategies.processes import together as in_processes
 from tests.tiny import llava_file
 from tests.torchrun import begun, done
 from vlsafe.__main__ import main
@@ -72,16 +74,46 @@ def test_answers_and_metrics_are_those_of_one_process(folder: Path, side: str, n
 
 @pytest.mark.parametrize("name", RUNS[1:])
 def test_what_was_measured_after_is_what_was_exported(folder: Path, name: str) -> None:
+    measured_is_exported(folder, name)
+
+
+def measured_is_exported(folder: Path, name: str) -> None:
     """A new evaluation of the folder, by one process, gives every answer again, of the same weights."""
-    run = folder / name
-    (weights,) = {row.model["weights"] for row in rows(run, "after")}
+    run, after = folder / name, {row.id.partition("/")[2]: row for row in rows(folder / name, "after")}
     argv = ["evaluate", "--model", str(run / "model"), "--out", str(folder / f"again-{name}"), "--check-items", "0"]
     argv += ["--benchmarks", f"vlguard={folder / 'guard'}", "--max-new-tokens", "12", "--batch-size", "2"]
     assert main(argv) == 0
-    again = read_jsonl(folder / f"again-{name}" / "responses.jsonl", Response)
-    assert {row.model["weights"] for row in again} == {weights}
-    answered = {row.id.partition("/")[2]: row.text for row in rows(run, "after")}
-    assert [row.text for row in again] == [answered[row.id.partition("/")[2]] for row in again]
+    for row in read_jsonl(folder / f"again-{name}" / "responses.jsonl", Response):
+        expected = after[row.id.partition("/")[2]]
+        assert row.text == expected.text
+        assert all(row.model[key] == expected.model[key] for key in ("weights", "dtype", "template", "image_fit"))
+
+
+def test_bf16_mixed_is_measured_in_bfloat16(folder: Path) -> None:
+    """The evaluation before gathers first: what it leaves must not change how gradients are reduced afterwards."""
+    content = yaml.safe_load((folder / "fsdp2.yaml").read_text())
+    content["trainer"] |= {"precision": "bf16-mixed", "callbacks": []}
+    content["model"]["init_args"]["backbone"]["init_args"]["dtype"] = "bfloat16"
+    (folder / "bf16.yaml").write_text(yaml.safe_dump(content))
+    status, words = done(begun(1, ["fit", "--config", "bf16.yaml", "--run_dir", "bf16"], folder))
+    assert status == 0, words
+    assert {row.model["dtype"] for side in ("before", "after") for row in rows(folder / "bf16", side)} == {"bfloat16"}
+    exported = load_file(folder / "bf16" / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in exported.values()} == {torch.bfloat16}
+    assert json.loads((folder / "bf16" / "model" / "config.json").read_text())["dtype"] == "bfloat16"
+    measured_is_exported(folder, "bf16")
+
+
+def fit_as_on_gpus(folder: Path) -> None:
+    """Lightning's loops use inference mode unless the processes talk by gloo, which is hidden from them here."""
+    with patch("lightning.pytorch.loops.utilities._distributed_is_initialized", return_value=False):
+        argv = ["fit", "--config", str(folder / "fsdp2.yaml"), "--run_dir", str(folder / "sanity")]
+        assert main([*argv, "--trainer.callbacks=null", "--evaluation.benchmarks=[]"]) == 0
+
+
+def test_a_validation_before_training_leaves_weights_that_can_be_trained(folder: Path) -> None:
+    in_processes(2, fit_as_on_gpus, folder)
+    assert (folder / "sanity" / "model" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", RUNS[1:])

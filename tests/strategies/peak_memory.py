@@ -1,11 +1,12 @@
-"""How much memory a process of two takes at most to load a checkpoint under fsdp2 and train it one step.
+"""How much memory a process of two takes at most to load a checkpoint under fsdp2, answer, train one step and export.
 
     python tests/strategies/peak_memory.py FOLDER write
     torchrun --standalone --nproc-per-node 2 tests/strategies/peak_memory.py FOLDER pieces|whole
 
 with the project's root, ``tests`` and ``tests/models`` on the path. Prints bytes as JSON, a line a process: of the
-checkpoint (``model``), and of the peak until training starts (``loaded``) and until it ends (``trained``), over what
-the process held after such a run of a model of a few KB. ``whole`` reads the checkpoint as strategies do that cannot
+checkpoint (``model``), and of the peak until training starts (``loaded``), while both answer then (``answered``), until
+training ends (``trained``) and after the export (``exported``), over what the process held after such a run of a model
+of a few KB. ``whole`` reads the checkpoint as strategies do that cannot
 read it in pieces.
 """
 
@@ -23,10 +24,16 @@ import lightning as L
 import psutil
 import torch
 from fitting import FROZEN, LORA, data, files, trainer
-from tiny import VISION, language_model, save_tokenizer
+from tiny import VISION, language_model, save_tokenizer, talk
 
 from vlsafe import ComposedVLLM, PretrainedVLLM, SafetyFineTuning
+from vlsafe.answering import Decoding
+from vlsafe.conversation import user
+from vlsafe.evaluation.sharing import Processes
+from vlsafe.measuring import together
 from vlsafe.models.components import Components
+from vlsafe.models.export import export_model
+from vlsafe.models.responder import ModelResponder
 from vlsafe.strategies import STRATEGIES
 
 SIZES = {
@@ -55,13 +62,31 @@ def train(folder: Path, name: str, at_start: L.Callback | None = None) -> None:
     made.fit(tuned, datamodule=data(folder, batch_size=1))
 
 
-class Loaded(L.Callback):
-    """``peak``: bytes that the process held at most until training started."""
+class Peaks(L.Callback):
+    """``at``: bytes that the process held at most until training started, while all answered then, until training
+    ended, and while the model was exported."""
 
-    peak = 0
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.at: dict[str, int] = {}
 
-    def on_train_start(self, *_: Any) -> None:
-        self.peak = peak()
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.at["loaded"] = peak()
+        responder = ModelResponder(pl_module.model, pl_module.backbone)
+        responder.identity()
+
+        def ask(processes: Processes) -> None:
+            mine = processes.share([talk(user(text)) for text in ("hi", "and a longer one", "so")])
+            assert not any(answer.error for _, answer in responder.respond(list(mine), Decoding(2)))
+            processes.done()
+
+        together(trainer, pl_module, ask)
+        self.at["answered"] = peak()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.at["trained"] = peak()
+        export_model(pl_module, self.folder / "exported", card="")
+        self.at["exported"] = peak()
 
 
 def peak() -> int:
@@ -79,10 +104,11 @@ def main(folder: Path, how: str) -> None:
         gc.collect()
         before = psutil.Process().memory_info().rss
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        loaded = Loaded()
-        train(folder, "large", loaded)
+        peaks = Peaks(folder)
+        train(folder, "large", peaks)
     model = sum(file.stat().st_size for file in (folder / "large").glob("*.safetensors"))
-    print(json.dumps({"model": model, "loaded": loaded.peak - before, "trained": peak() - before}), flush=True)
+    told = {name: bytes - before for name, bytes in peaks.at.items()}
+    print(json.dumps({"rank": torch.distributed.get_rank(), "model": model} | told), flush=True)
     torch.distributed.destroy_process_group()
 
 

@@ -198,7 +198,8 @@ def test_weights_and_new_adapters_are_those_of_one_process(
 
 @pytest.mark.slow
 def test_no_process_holds_the_whole_model(tmp_path: Path) -> None:
-    """Two processes train one step of adapters on a model of 300 MB; what each held at most, from the imports on."""
+    """Two processes answer with a model of 300 MB, train one step of adapters and export it; what each held at most,
+    from the imports on."""
     program = [str(Path(__file__).with_name("peak_memory.py")), str(tmp_path)]
     path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "tests", ROOT / "tests" / "models"))
     # large blocks go back to the system when they are freed, so that what the process holds is what is alive
@@ -215,5 +216,8 @@ def test_no_process_holds_the_whole_model(tmp_path: Path) -> None:
     ran(0, "write")
     for rank in ran(2, "pieces"):
         assert rank["loaded"] < 0.65 * rank["model"] and rank["trained"] < 0.9 * rank["model"], rank
+        assert rank["answered"] < 0.8 * rank["model"], rank
+        writes = rank["rank"] == 0  # the first holds the whole model on its host while it writes, and nobody else
+        assert writes == (rank["exported"] > 1.2 * rank["model"]) == (rank["exported"] > 0.9 * rank["model"]), rank
     for rank in ran(2, "whole"):
         assert rank["loaded"] > 0.9 * rank["model"], rank  # the measure sees a model that is read whole
