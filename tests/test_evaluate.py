@@ -113,6 +113,16 @@ def test_wrong_requests_are_refused_before_anything_is_loaded(folder: Path, tmp_
         main([*command(folder, tmp_path / "a", "--skip-missing"), "--model", str(tmp_path / "last.ckpt")])
 
 
+def test_what_a_run_s_config_decides_is_not_asked_twice(tmp_path: Path) -> None:
+    argv = ["--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "out")]
+    with pytest.raises(ConfigError, match="--limit, --max-new-tokens: with --config the run's evaluation"):
+        main([*argv, "--limit", "3", "--max-new-tokens", "4"])
+    with pytest.raises(ConfigError, match="for a server give --suite"):
+        main([*argv, "--model", "http://localhost:1/v1"])
+    with pytest.raises(ConfigError, match="only with --config it may be left out"):
+        main(["--benchmarks", f"xstest={tmp_path}", "--out", str(tmp_path / "out")])
+
+
 @pytest.mark.slow
 def test_a_run_s_checkpoint_answers_as_its_model_and_at_strength_0_as_before_it(config: Path, tmp_path: Path) -> None:
     assert vlsafe_main(["fit", "--config", str(config)]) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,6 +17,7 @@ from vlsafe.answering import Decoding, Responder
 from vlsafe.data.chat import TEMPLATES
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.evaluate_report import report
+from vlsafe.evaluate_run import measure_as_run
 from vlsafe.evaluation.batching import check_batching
 from vlsafe.evaluation.benchmarks import BENCHMARKS
 from vlsafe.evaluation.benchmarks.base import Benchmark
@@ -55,6 +57,15 @@ def measure(options: argparse.Namespace, processes: Processes) -> None:
         raise ConfigError("--lora-strength is of an adapter; name its folder with --adapter")
     if options.baseline is not None and not (options.baseline / "metrics.json").is_file():
         raise DataError(f"--baseline {options.baseline} holds no metrics.json; name the --out of a finished evaluation")
+    if options.config is not None:
+        refuse_decided(options)
+        load = None if options.model is None else partial(loaded, options)
+        measure_as_run(options.config, Path(options.out), processes, load)
+        if processes.first:
+            report(Path(options.out), options.model or f"{options.config}, before tuning", options.baseline)
+        return
+    if options.model is None:
+        raise ConfigError("--model says what to measure; only with --config it may be left out")
     suite = suite_named(options.suite) if options.suite else listed(options.benchmarks, options.data)
     protocol = judged_by(suite, options)
     judge, pair_judge = chosen_judge(options), chosen_pair_judge(options)
@@ -91,6 +102,19 @@ def measure(options: argparse.Namespace, processes: Processes) -> None:
     if processes.first:
         notes = [f"suite {options.suite}: {', '.join(protocol)}"] if protocol else []
         report(out, str(options.model), options.baseline, skipped, notes, made_with)
+
+
+def refuse_decided(options: argparse.Namespace) -> None:
+    """Raises ConfigError for what would be ignored beside ``--config``, which decides it."""
+    decided = ["data", "skip_missing", "judge", "judge_option", "pair_judge", "pair_judge_option", "limit"]
+    decided += ["max_new_tokens", "batch_size", "check_items"]
+    parser = _parser()
+    given = [name for name in decided if getattr(options, name) != parser.get_default(name)]
+    if given:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ConfigError(f"{flags}: with --config the run's evaluation section decides; change it there")
+    if options.model is not None and is_address(options.model):
+        raise ConfigError("--config measures weights; for a server give --suite or --benchmarks")
 
 
 def loaded(options: argparse.Namespace) -> tuple[Backbone, torch.nn.Module]:
@@ -171,13 +195,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model",
-        required=True,
         help="Hugging Face directory, hub name, cache:NAME, a run's .ckpt, or a server: http://HOST/v1, "
-        "NAME@http://HOST/v1",
+        "NAME@http://HOST/v1; left out, with --config, the config's own model before tuning",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--suite", help=f"{', '.join(suite_names())}, or a file of yours; docs/benchmarks.md")
     what.add_argument("--benchmarks", help=f"NAME=PATH or NAME, separated by commas; names: {', '.join(BENCHMARKS)}")
+    what.add_argument(
+        "--config", type=Path, metavar="RUN/config.yaml", help="of a run: its benchmarks, judge, length and batches"
+    )
     parser.add_argument("--out", required=True, help="folder of this evaluation")
     parser.add_argument("--data", type=Path, help="folder of data sets under their names, read before the cache")
     parser.add_argument(

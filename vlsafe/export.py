@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-_HERE = ("--trainer.accelerator=auto", "--trainer.strategy=auto", "--trainer.devices=1", "--trainer.num_nodes=1")
+HERE = ("--trainer.accelerator=auto", "--trainer.strategy=auto", "--trainer.devices=1", "--trainer.num_nodes=1")
 """The machines that a run was made on need not be there to read its checkpoint."""
 
 
@@ -58,7 +58,7 @@ def restored(checkpoint: Path, config: Path | None = None) -> VlsafeCLI:
     for path in (checkpoint, config):
         if not path.exists():
             raise DataError(f"{path}: no such file; name a checkpoint of a run, and its config with --config")
-    run = built(["--config", str(config), *_HERE])
+    run = built(["--config", str(config), *HERE])
     run.model.configure_model()
     content = loaded(checkpoint)
     run.model.on_load_checkpoint(content)

@@ -42,6 +42,7 @@ class EvaluationPlan:
         batch_size: prompts answered together.
         published: the paper's row that this run repeats, such as ``llava-7b/post-hoc-lora``; ``study report`` prints
             its cells beside ours.
+        separate: measure nothing inside ``fit``, which prints the commands that do, on any number of devices.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class EvaluationPlan:
         max_new_tokens: int = 256,
         batch_size: int = 16,
         published: str | None = None,
+        separate: bool = False,
     ) -> None:
         if published is not None:
             published_cells(published)
@@ -58,6 +60,7 @@ class EvaluationPlan:
         self.judge = judge_named(judge)
         self.decoding = Decoding(max_new_tokens=max_new_tokens)
         self.batch_size = batch_size
+        self.separate = separate
 
     def check(self) -> None:
         """Read the items and see that both sides are there. Raises DataError or ConfigError, before weights load."""
@@ -113,7 +116,7 @@ class RunRecorder(Checkpoint):
         if self._first and pl_module.backbone.kernels is not None:
             self._record(describe() | {"kernels": asdict(pl_module.backbone.kernels)})
         before = self.directory / "evaluation" / "before"
-        if trainer.ckpt_path is None and self.plan.benchmarks:
+        if trainer.ckpt_path is None and self.plan.benchmarks and not self.plan.separate:
             self._begin("evaluate before")
             with pl_module.before_tuning():
                 self.plan.run(trainer, pl_module, before)
@@ -134,11 +137,21 @@ class RunRecorder(Checkpoint):
             raise self._how_to_go_on(trainer, "last.ckpt")
         STOP.deliver()
         self._export(trainer, pl_module)
-        if self.plan.benchmarks:
+        if self.plan.separate:
+            self._say_how_to_measure()
+        elif self.plan.benchmarks:
             self._begin("evaluate after")
             self.plan.run(trainer, pl_module, self.directory / "evaluation" / "after")
             if self._first:
                 self._report(trainer, trainer.datamodule, pl_module)
+
+    def _say_how_to_measure(self) -> None:
+        """The evaluation that was left to a command of its own."""
+        if self._first and self.plan.benchmarks:
+            before, after = (self.directory / "evaluation" / side for side in ("before", "after"))
+            evaluate = f"python -m vlsafe evaluate --config {self.directory / 'config.yaml'}"
+            print(f"measure before and after with:\n  {evaluate} --out {before}")
+            print(f"  {evaluate} --model {self.directory / 'model'} --out {after} --baseline {before}")
 
     def _export(self, trainer: L.Trainer, module: SafetyFineTuning) -> None:
         """What was trained, as folders that transformers and PEFT load; afterwards all processes hold what is there."""

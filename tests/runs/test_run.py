@@ -93,6 +93,35 @@ def test_the_exported_model_answers_as_the_report_says(config: Path, tmp_path: P
     assert len(after) == 6
 
 
+@pytest.mark.slow
+def test_an_evaluation_left_to_commands_measures_what_the_run_would(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(config.read_text())
+    content["model"]["init_args"]["backbone"]["init_args"]["system_prompt"] = "be safe"
+    config.write_text(yaml.safe_dump(content))
+    assert main(["fit", "--config", str(config), "--run_dir", str(tmp_path / "inside")]) == 0
+    assert "measure before and after" not in capsys.readouterr().out
+    assert main(["fit", "--config", str(config), "--evaluation.separate=true"]) == 0
+    run = tmp_path / "run"
+    assert not (run / "evaluation").exists()
+    printed = capsys.readouterr().out.partition("measure before and after with:\n")[2].splitlines()
+    for line in printed[:2]:
+        words = line.split()
+        assert words[:3] == ["python", "-m", "vlsafe"] and main(words[3:]) == 0
+    for side in ("before", "after"):
+        inside, separate = (
+            [json.loads(line) for line in (at / "evaluation" / side / "responses.jsonl").read_text().splitlines()]
+            for at in (tmp_path / "inside", run)
+        )
+        assert [(row["id"], row["key"], row["text"]) for row in separate] == [
+            (row["id"], row["key"], row["text"]) for row in inside
+        ]
+    assert json.loads((run / "evaluation" / "after" / "report.json").read_text())["metrics"]["guard[unsafe]/asr"][
+        "before"
+    ]
+
+
 def test_validate_test_and_predict(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "--config", str(config)]) == 0
     assert "val/loss" in capsys.readouterr().out
