@@ -66,14 +66,17 @@ class ModelResponder:
             **self.encoding.fingerprints(),
             "image_fit": fit_of(self.backbone.processor),
             "system_prompt": self.backbone.system_prompt,
-            "dtype": self.dtype or str(self._computed_in()).removeprefix("torch."),
+            "dtype": self._computed_in(),
         }
 
-    def _computed_in(self) -> torch.dtype:
+    def _computed_in(self) -> str:
+        """Autocast keeps sums in float32, so its answers are not quite those of a model in its type."""
         parameter = next(self.model.parameters())
+        device = parameter.device.type
         with self.precision():
-            autocast = torch.is_autocast_enabled(parameter.device.type)
-            return torch.get_autocast_dtype(parameter.device.type) if autocast else parameter.dtype
+            if torch.is_autocast_enabled(device):
+                return f"{torch.get_autocast_dtype(device)} by autocast".removeprefix("torch.")
+        return self.dtype or str(parameter.dtype).removeprefix("torch.")
 
     def respond(self, prompts: list[Conversation], decoding: Decoding) -> Iterator[tuple[int, Answer]]:
         order = sorted(range(len(prompts)), key=lambda i: (bool(prompts[i].images), len(prompts[i].turns[-1].text)))
