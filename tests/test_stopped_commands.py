@@ -14,7 +14,8 @@ import pytest
 from tests.stopped import ROOT, Told, imports
 from tests.tiny import composed, save_tokenizer, seeded_model
 from tests.tiny_run import vlguard_folder
-from vlsafe.stopping import Stopped, StopSignals
+from vlsafe.__main__ import main
+from vlsafe.stopping import STOP, Stopped, StopSignals
 
 BOTH = pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 
@@ -85,3 +86,17 @@ def test_evaluate_keeps_the_answers_that_it_has(number: int, status: int, tmp_pa
     assert running.status() == 0, running.said
     assert (out / "responses.jsonl").read_text().splitlines()[: len(kept)] == kept
     assert json.loads((out / "metrics.json").read_text())["metrics"]
+
+
+def test_what_fails_while_it_is_torn_down_is_no_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(_: list[str]) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            raise RuntimeError("half made")  # as a teardown does
+
+    monkeypatch.setattr("vlsafe.__main__._dispatch", lambda argv: STOP.deliver() or told(argv))
+    assert main([]) == 143
+    assert "Traceback" not in capsys.readouterr().err

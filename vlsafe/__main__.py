@@ -38,11 +38,19 @@ def _until_stopped(argv: list[str]) -> int:
         if not _reader_has_gone():
             raise
         return 1
-    except Exception:
+    except Exception as error:
         if STOP.received is None:
             raise
-        traceback.print_exc()  # of the stop, mostly: other processes of the run have ended already
+        if not _follows_stop(error):
+            traceback.print_exc()  # mostly: other processes of the run have ended already
         return STOP.status
+
+
+def _follows_stop(error: BaseException | None) -> bool:
+    """Whether it comes of tearing down what a stop found half made."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__context__
+    return error is not None
 
 
 def _dispatch(argv: list[str]) -> int:
