@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from vlsafe.data import sources
 from vlsafe.data.sources import SOURCES, open_source, parse_spec, rows
 from vlsafe.errors import ConfigError, DataError
 from vlsafe.fetch import locate
@@ -59,6 +60,17 @@ def test_string_and_mapping_open_the_same_source(tmp_path: Path, draw: Callable,
 def test_pictures_in_another_folder_by_mapping(tmp_path: Path, draw: Callable, write: Callable) -> None:
     root = draw(tmp_path / "pictures", ["a.png"])
     source = open_source({"kind": "llava", "path": str(write("file.json", [ROW])), "images": str(root)})
+    assert source[0].images[0].root == root
+
+
+def test_images_in_the_cache_are_found_where_the_parser_leaves_text(
+    tmp_path: Path, draw: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``Path | str`` is parsed as either: ``typing`` keeps the order in which a process first met the two."""
+    monkeypatch.setattr(sources, "_checked_options", lambda kind, source, options: dict(options))
+    root, file = draw(tmp_path / "pictures", ["a.png"]), write("file.json", [ROW])
+    monkeypatch.setattr(sources, "resolved", {"cache:records": str(file), "cache:images": str(root)}.get)
+    source = open_source({"kind": "llava", "path": "cache:records", "images": "cache:images"})
     assert source[0].images[0].root == root
 
 

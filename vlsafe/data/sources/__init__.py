@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -42,8 +42,14 @@ def open_source(spec: str | Mapping[str, Any]) -> Source:
     kind = str(options.pop("kind"))
     source = SOURCES[kind]
     checked = _checked_options(kind, source, options)
-    paths = {key: Path(resolved(str(value))) for key, value in checked.items() if isinstance(value, Path)}
+    paths = {key: Path(resolved(str(checked[key]))) for key in _paths_of(source) if checked.get(key) is not None}
     return source(**checked | paths)
+
+
+def _paths_of(source: type[Source]) -> list[str]:
+    """Options that take a path. The parser may leave text as it is, where they take text too."""
+    hints = get_type_hints(source.__init__)
+    return [key for key, hint in hints.items() if Path in (hint, *get_args(hint))]
 
 
 def parse_spec(spec: str) -> dict[str, str]:
