@@ -53,6 +53,7 @@ def logits(model: object, batch: dict[str, Tensor]) -> Tensor:
     return model(**batch).logits  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_the_merged_model_gives_the_same_logits_in_a_new_process(
     tuned: SafetyFineTuning, inputs: dict[str, Tensor], tmp_path: Path
 ) -> None:

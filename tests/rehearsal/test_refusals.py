@@ -12,6 +12,8 @@ from tests.rehearsal.conftest import Rehearsed, rehearse
 from tests.tiny_run import tiny_run
 from vlsafe.rehearsal.phases import PHASES
 
+pytestmark = pytest.mark.slow
+
 _BENCHMARKS = "vlsafe.evaluation.benchmarks"
 _CALLBACK = "tests.rehearsal.failing"
 

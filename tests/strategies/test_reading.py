@@ -81,7 +81,11 @@ def alter(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize(
     "strategy",
-    ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow), pytest.param(json.dumps(ONE_FILE), id="one file")],
+    [
+        "ddp",
+        pytest.param("fsdp2", marks=pytest.mark.slow),
+        pytest.param(json.dumps(ONE_FILE), id="one file", marks=pytest.mark.slow),
+    ],
 )
 def test_a_checkpoint_is_read_once_by_one_process(strategy: str, config: Path) -> None:
     """To see that it is whole; then each process maps it and takes what it needs."""

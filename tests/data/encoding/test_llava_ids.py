@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +118,19 @@ def read(folder: Path, messages: list[Message], picture: ImageRef | None) -> Con
     return LLaVASource(folder / "file.json", images=picture.root if picture else None)[0]
 
 
+@cache
+def llama2(shared_data: Path, legacy: bool) -> PreTrainedTokenizerBase:
+    """Read once: its 32,000 words take a second."""
+    return AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "llama2", legacy=legacy)
+
+
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("template", ["vicuna_v1", "llava_v1"])
 def test_ids_and_labels_are_llavas(
     shared_data: Path, tmp_path: Path, picture: ImageRef, template: str, legacy: bool
 ) -> None:
     for name, (messages, shown, system, _) in CASES.items():
-        tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "llama2", legacy=legacy)
-        encoding = encoding_of(tokenizer, template, system)
+        encoding = encoding_of(llama2(shared_data, legacy), template, system)
         encoded = encoding.sample(read(tmp_path, messages, picture if shown else None))
         image = encoding.processor.image_token_id
         ids = [PICTURE if i == image else i for i in encoded.input_ids.tolist()]
