@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer import Trainer
@@ -35,14 +33,11 @@ from vlsafe.planning.choosing import chosen_strategy, machine_here
 from vlsafe.planning.workload import Answers
 from vlsafe.resuming import CheckpointPlan, RunIdentity, checkpoint_to_resume, to_the_end
 from vlsafe.run import EvaluationPlan, RunRecorder
+from vlsafe.run_config import RunConfig, refuse_none_strings, without_secrets
 from vlsafe.run_metrics import set_metrics_aside
 from vlsafe.stopping import signals_stay_ours
 from vlsafe.strategies import STRATEGIES
 from vlsafe.strategies.waiting import StepWatch
-from vlsafe.studies.runs import flat
-
-_SECRET = re.compile(r"(token|secret|password|api_?key)$", re.IGNORECASE)
-
 
 _PARSER: dict[str, Any] = {
     "parser_mode": "omegaconf+",
@@ -50,8 +45,6 @@ _PARSER: dict[str, Any] = {
     "exit_on_error": False,
     "prog": "vlsafe",
 }
-_OF_THE_CALL = ("ckpt_path", "resume", "resume_changed", "weights_only", "verbose", "return_predictions")
-"""Options of one call of a verb, no part of what defines the run."""
 _READS_WRITES = {
     "fit": "Reads a config (--config, several are laid over each other). Writes the run directory: config.yaml, "
     "metrics.csv, checkpoints/, adapter/, model/, evaluation/before and after, report.json, report.html.",
@@ -61,24 +54,6 @@ _READS_WRITES = {
     "predict": "Reads a config, a checkpoint (--ckpt_path) and data.prompts. Writes predictions.jsonl into the run "
     "directory.",
 }
-
-
-class RunConfig(SaveConfigCallback):
-    """Keeps the resolved configuration in the run directory, with secrets left out."""
-
-    def save_config(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        directory = Path(self.config.run_dir)
-        directory.mkdir(parents=True, exist_ok=True)
-        name = "config.yaml" if stage == "fit" else f"config.{stage}.yaml"
-        config = without_secrets(self.config)
-        for key in _OF_THE_CALL:
-            config.pop(key, None)
-        text = self.parser.dump(config, skip_none=False)
-        (directory / name).write_text(text, encoding="utf-8")
-        settings = dict(flat(yaml.safe_load(text)))
-        for logger in trainer.loggers:
-            if not isinstance(logger, CSVLogger):  # a tracker's page shows the settings, by the names that flags have
-                logger.log_hyperparams(settings)
 
 
 class VlsafeCLI(LightningCLI):
@@ -231,22 +206,6 @@ class VlsafeCLI(LightningCLI):
         """Dotted key -> value of the run's config, without secrets."""
         config = without_secrets(self.config.get(str(self.subcommand), self.config))
         return dict(config.items(branches=False))
-
-
-def refuse_none_strings(config: Namespace) -> None:
-    """A sweep writes null as the text ``None``; for an optional text that would be taken as a name (pitfalls M1)."""
-    bad = [key for key, value in config.items(branches=False) if value == "None"]
-    if bad:
-        raise ConfigError([f"{key} is the text 'None'; write null for no value, or leave the key out" for key in bad])
-
-
-def without_secrets(config: Namespace) -> Namespace:
-    """A copy in which values of keys such as ``api_key`` are replaced."""
-    copy = config.clone()
-    for key, value in list(copy.items(branches=False)):
-        if _SECRET.search(key.rsplit(".", 1)[-1]) and value:
-            copy[key] = "(left out)"
-    return copy
 
 
 def main(argv: list[str]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -35,10 +34,9 @@ from vlsafe.models.trained_state import kept_names, require_same
 from vlsafe.objectives.base import Objective
 from vlsafe.objectives.sft import SFT
 from vlsafe.strategies.attention import Runtime
+from vlsafe.strategies.clipping import clip_gradients
 from vlsafe.strategies.fsdp2 import FSDP2
 from vlsafe.strategies.recompute import compile_blocks, recompute, words_need_gradients
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -82,9 +80,7 @@ class SafetyFineTuning(L.LightningModule):
     ) -> None:
         super().__init__()
         components.check()
-        if not 0 <= warmup_ratio < 1:
-            raise ConfigError(f"model.warmup_ratio is {warmup_ratio}, must be at least 0 and below 1")
-        refuse_odd_rates(components, warmup_steps, warmup_start, min_learning_rate)
+        refuse_odd_rates(components, warmup_ratio, warmup_steps, warmup_start, min_learning_rate)
         self.backbone = backbone
         self.components = components
         self.adapter = adapter
@@ -180,9 +176,9 @@ class SafetyFineTuning(L.LightningModule):
     def rates(self, steps: int) -> Schedule:
         """The schedule of a run of ``steps``; warns where warm-up leaves nothing of it."""
         warmup = round(self.warmup_ratio * steps) if self.warmup_steps is None else self.warmup_steps
-        if warmup >= steps:
-            log.warning("warm-up takes %d steps, the run has %d: no learning rate reaches its own", warmup, steps)
-        return Schedule(self.schedule, warmup, self.warmup_start, self.min_learning_rate)
+        schedule = Schedule(self.schedule, warmup, self.warmup_start, self.min_learning_rate)
+        schedule.warn_of_no_peak(steps)
+        return schedule
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -249,18 +245,9 @@ class SafetyFineTuning(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip by ``norm``, over all parameters and processes, or by ``value``.
-
-        Lightning refuses fused optimizers under mixed precision, since float16's scaler would not have unscaled their
-        gradients yet; bfloat16 has no scaler.
-        """
-        if not gradient_clip_val:
-            return
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if gradient_clip_algorithm == "value":
-            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
-        else:
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        if gradient_clip_val:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            clip_gradients(parameters, gradient_clip_val, gradient_clip_algorithm)
 
     def _log_losses(self, stage: str, names: list[str], per_source: Tensor) -> None:
         for name, mean in means(stage, names, per_source):

@@ -6,6 +6,7 @@ resume restart its data without a word (pitfalls J1).
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vlsafe.errors import ConfigError
 from vlsafe.models.components import Components
+
+log = logging.getLogger(__name__)
 
 Shape = Literal["cosine", "cosine_from_start", "linear", "constant"]
 
@@ -68,11 +71,20 @@ class Schedule:
         left = {"cosine": wave, "cosine_from_start": wave, "linear": 1 - done, "constant": 1.0}[self.shape]
         return self.floor + (peak - self.floor) * left
 
+    def warn_of_no_peak(self, steps: int) -> None:
+        """Where warm-up leaves nothing of a run of ``steps``."""
+        if self.warmup >= steps:
+            log.warning("warm-up takes %d steps, the run has %d: no learning rate reaches its own", self.warmup, steps)
 
-def refuse_odd_rates(components: Components, steps: int | None, start: float | None, floor: float) -> None:
+
+def refuse_odd_rates(
+    components: Components, ratio: float, steps: int | None, start: float | None, floor: float
+) -> None:
     """Raises ConfigError for a warm-up or an end of the schedule that contradicts the component table."""
     rates = {component: tuning.learning_rate for component, tuning in components.items() if tuning.learning_rate}
     problems = []
+    if not 0 <= ratio < 1:
+        problems.append(f"model.warmup_ratio is {ratio}, must be at least 0 and below 1")
     if steps is not None and steps < 0:
         problems.append(f"model.warmup_steps is {steps}, must be at least 0")
     for name, rate in (("warmup_start", start), ("min_learning_rate", floor)):
