@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 
 from vlsafe.models.adaptation import Plan, adapted_by, components_of, original_name, planned, set_modes
 from vlsafe.models.modes import evaluating
@@ -73,6 +73,7 @@ class Shape:
         self.sizes = _sizes(tuned, self.plan, module, _MIXED.get(precision))
         if sharded and precision in _MIXED:
             tuned = tuned.to(_MIXED[precision])
+        _drop_as_on_a_gpu(tuned)
         self.tuned = tuned
         self._mode = without_storage(tuned)
         self._plain = tuned.get_base_model() if isinstance(tuned, PeftModel) else tuned
@@ -102,6 +103,20 @@ class Shape:
         load, new = workload.prompts(workload.answers), workload.answers.new_tokens
         with self._mode, evaluating(self._plain), self._without_adapters():
             return trace_answers(self._plain, self.module.backbone, workload.sight, load, new, self.autocast)
+
+
+class GPUDropout(nn.Dropout):
+    """As a GPU's kernel does it: a mask of one byte an element is kept for the backward pass. The CPU's path, on which
+    traces run, keeps one in the precision of the input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.native_dropout(input, self.p, True)[0] if self.training else input
+
+
+def _drop_as_on_a_gpu(model: nn.Module) -> None:
+    for name, module in [*model.named_modules()]:
+        if type(module) is nn.Dropout:
+            model.set_submodule(name, GPUDropout(module.p))
 
 
 def _sizes(tuned: nn.Module, plan: Plan, module: SafetyFineTuning, products: torch.dtype | None) -> Sizes:
