@@ -165,10 +165,12 @@ def test_the_precision_is_the_checkpoint_s_own_unless_asked_and_is_said(
     assert main(["--model", str(copy), *guard, "--out", str(tmp_path / "out")]) == 0
     asked = "float32" if more else "auto"
     line = f"precision: {computes} (--dtype {asked}); attention: language sdpa, vision sdpa"
-    assert line in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert line in printed.err and "suite" not in printed.out
     rows = [json.loads(line) for line in (tmp_path / "out" / "responses.jsonl").read_text().splitlines()]
     assert {row["model"]["dtype"] for row in rows} == {computes}
-    assert report_of(tmp_path / "out")["environment"]["precision"] == computes
+    report = report_of(tmp_path / "out")
+    assert report["environment"]["precision"] == computes and report["notes"] == []
 
 
 def test_a_precision_that_is_none_of_ours_wants_to_be_named() -> None:

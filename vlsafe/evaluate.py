@@ -100,7 +100,7 @@ def measure(options: argparse.Namespace, processes: Processes) -> None:
             check_batching(items, responder, alone, decoding, out, options.check_items, processes)
     evaluate(benchmarks, responder, judge, decoding, out, processes, pair_judge)
     if processes.first:
-        notes = [f"suite {options.suite}: {', '.join(protocol)}"] if protocol else []
+        notes = [f"suite {options.suite}: {', '.join(protocol)}"] if options.suite and protocol else []
         report(out, str(options.model), options.baseline, skipped, notes, made_with)
 
 
