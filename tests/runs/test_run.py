@@ -139,6 +139,7 @@ def test_preview_marks_what_is_supervised(config: Path, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert "«I'm sorry, no.<|im_end|>»" in out
     assert "<image> x 4" in out
+    assert 0 <= out.find("picture token: <image>") < out.index("step 0: ")  # what was found in the backbone comes first
 
 
 def test_export_of_a_checkpoint_equals_the_run(config: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from vlsafe.models.backbones.families.base import Family
 from vlsafe.models.backbones.image_fit import CheckpointFit, pad_to_square
 from vlsafe.models.backbones.pieces import opened
 from vlsafe.models.projector_weights import projector_file, put_projector
-
-logger = logging.getLogger(__name__)
 
 
 class PretrainedVLLM(Backbone):
@@ -111,8 +108,6 @@ class PretrainedVLLM(Backbone):
         if self.projector_weights is not None:
             names = {name for name, component in self.component_of(model).items() if component == "projector"}
             put_projector(model, names, self.projector_weights)
-        for line in self._found(model):
-            logger.info(line)
         return model
 
     def modules_of(self, model: PreTrainedModel) -> dict[Component, list[str]]:
