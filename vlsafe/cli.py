@@ -27,7 +27,7 @@ from vlsafe.data.datamodule import ConversationData
 from vlsafe.errors import ConfigError, together
 from vlsafe.fetch.paths import use_cache
 from vlsafe.interpolation import register
-from vlsafe.models.loading import check_precision
+from vlsafe.models.loading import check_precision, check_strategy
 from vlsafe.models.module import SafetyFineTuning
 from vlsafe.planning.choosing import chosen_strategy, machine_here
 from vlsafe.planning.workload import Answers
@@ -133,7 +133,7 @@ class VlsafeCLI(LightningCLI):
         """What can be seen without weights is seen before they load."""
         self._account.enter("open data")
         together(
-            partial(self.model.check_strategy, self.trainer.strategy),
+            partial(check_strategy, self.trainer.strategy, self.model.components),
             partial(check_precision, str(self.trainer.precision), self.model.backbone),
             self.datamodule.open,
             self._get(self.config_init, "evaluation").check,

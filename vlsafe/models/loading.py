@@ -10,6 +10,7 @@ from collections.abc import Callable
 from copy import copy
 
 import torch
+from lightning.pytorch.strategies import Strategy
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
@@ -21,6 +22,7 @@ from vlsafe.models.backbones.pieces import read_in_pieces
 from vlsafe.models.components import Components
 from vlsafe.models.quantised import require_quantisation
 from vlsafe.strategies.filling import Rows, StandIn, cast, read_now
+from vlsafe.strategies.fsdp2 import FSDP2
 
 _REFUSED = {
     "bf16-true": "keeps weights and AdamW's moments in bfloat16, which rounds most steps of a usual learning rate away",
@@ -39,6 +41,15 @@ def check_precision(precision: str, backbone: Backbone) -> None:
         raise ConfigError(
             f"trainer.precision 32-true computes in float32, but model.backbone.dtype is {backbone.dtype}; {remedy}. "
             "Or set model.backbone.dtype: float32"
+        )
+
+
+def check_strategy(strategy: Strategy, components: Components) -> None:
+    """Raises ConfigError where ``strategy`` cannot train these components."""
+    if isinstance(strategy, FSDP2) and components.quantises:
+        raise ConfigError(
+            "trainer.strategy: 4-bit weights (train: qlora) cannot be cut over processes; take ddp, under which "
+            "each holds all of them, or train: lora"
         )
 
 

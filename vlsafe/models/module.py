@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import Strategy
 from peft import PeftModel
 from rich.console import Console
 from torch import Tensor
@@ -24,7 +23,7 @@ from vlsafe.models.adaptation import Plan, components_of, set_modes
 from vlsafe.models.backbones.base import Backbone, Component
 from vlsafe.models.components import Components
 from vlsafe.models.initial_adapter import adapter_folder, start_from
-from vlsafe.models.loading import adapted, check_precision
+from vlsafe.models.loading import adapted, check_precision, check_strategy
 from vlsafe.models.lora import adapters_off
 from vlsafe.models.responder import generated
 from vlsafe.models.schedule import Schedule, Shape, limited, optimizer_steps, refuse_odd_rates, scheduled
@@ -109,20 +108,12 @@ class SafetyFineTuning(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """What is wrong with strategy, precision, processor or attention is told before any weight is read."""
-        self.check_strategy(self.trainer.strategy)
+        check_strategy(self.trainer.strategy, self.components)
         check_precision(self.trainer.precision, self.backbone)
         assert self.backbone.processor is not None
         self.backbone.check_attention(self.runtime)
         if self.adapter is not None:
             adapter_folder(self.adapter)
-
-    def check_strategy(self, strategy: Strategy) -> None:
-        """Raises ConfigError where it cannot train these components."""
-        if isinstance(strategy, FSDP2) and self.components.quantises:
-            raise ConfigError(
-                "trainer.strategy: 4-bit weights (train: qlora) cannot be cut over processes; take ddp, under which "
-                "each holds all of them, or train: lora"
-            )
 
     def configure_model(self) -> None:
         """Load and adapt the model, once; Lightning may call this again."""
