@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import VISION, language_model, save_tokenizer
 
 from vlsafe import ComposedVLLM, SafetyFineTuning
@@ -32,3 +33,9 @@ def test_the_mask_takes_a_byte_an_element(tmp_path: Path, monkeypatch: pytest.Mo
     read = LAYERS * (6 * WIDTH + INNER) - 3 * WIDTH  # embeddings are frozen: of what q, k, v read first nothing is kept
     assert activations(False) - planned == ROWS * LENGTH * read  # 2 bytes each in bfloat16, and not 1
     assert activations(True) == recomputed
+
+
+def test_a_dropout_of_nothing_keeps_nothing() -> None:
+    read = torch.ones(3, requires_grad=True)
+    assert planning.GPUDropout(0.0)(read) is read
+    assert planning.GPUDropout(0.5).eval()(read) is read

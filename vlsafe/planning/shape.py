@@ -110,7 +110,7 @@ class GPUDropout(nn.Dropout):
     traces run, keeps one in the precision of the input."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return torch.native_dropout(input, self.p, True)[0] if self.training else input
+        return torch.native_dropout(input, self.p, True)[0] if self.training and self.p else input
 
 
 def _drop_as_on_a_gpu(model: nn.Module) -> None:
