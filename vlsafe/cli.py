@@ -134,10 +134,15 @@ class VlsafeCLI(LightningCLI):
         self._account.enter("open data")
         together(
             partial(check_strategy, self.trainer.strategy, self.model.components),
-            partial(check_precision, str(self.trainer.precision), self.model.backbone),
+            partial(check_precision, self._precision(), self.model.backbone),
             self.datamodule.open,
             self._get(self.config_init, "evaluation").check,
         )
+
+    def _precision(self) -> str:
+        """The Trainer's; but on a CPU Lightning computes in bfloat16 where float16 was asked for."""
+        asked = str(self._get(self.config_init, "trainer.precision"))
+        return "16-mixed" if asked in ("16", "16-mixed") else str(self.trainer.precision)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         run_dir = Path(self._get(self.config_init, "run_dir"))

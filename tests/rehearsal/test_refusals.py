@@ -31,6 +31,13 @@ BROKEN: dict[str, tuple[dict[str, Any], str, int, str]] = {
     "impossible shares": (
         {"data": {"init_args": {"parts": {"text": {"share": 0.5}}}}}, "parse", 2, "the shares sum to 0.5, not 1"
     ),
+    "float16": ({"trainer": {"precision": "16-mixed"}}, "open data", 2, "trainer.precision 16-mixed scales"),
+    "4 bits cut over processes": (
+        {
+            "trainer": {"strategy": "fsdp2"},
+            "model": {"init_args": {"components": {"language": {"train": "qlora"}}}},
+        }, "open data", 2, "4-bit weights (train: qlora) cannot be cut",
+    ),
     "missing benchmark": (
         _benchmark("pope.POPE", path="no_such"), "open data", 1, "run `python -m vlsafe fetch coco-val2014`"
     ),

@@ -63,7 +63,7 @@ def test_every_checkpoint_that_the_documents_name_has_a_shape() -> None:
 
 
 def test_what_is_not_known_is_not_guessed() -> None:
-    assert folder_of("someone/some-model") is None
+    assert folder_of("someone/some-model") is None and folder_of("./not-here") is folder_of("../not-here") is None
     with pytest.raises(ConfigError, match=r"its family is not known here. Bring the small files: `hf download"):
         shape_of("someone/some-model", "llava")
     assert shape_of("runs/stage1/model", "llava").name == "llava"

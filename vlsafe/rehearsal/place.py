@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
+from vlsafe.errors import ConfigError
 from vlsafe.rehearsal.draft import Draft, classes, texts_changed
+from vlsafe.strategies.attention import check_precision_of
 
 STEPS = 2
 _FEW = "a rehearsal is short"
@@ -57,10 +59,7 @@ def _devices(draft: Draft) -> int:
         draft.tell(_device(asked, kind) + where, here, "what is here, two at most")
     if not on_gpu:
         _on_cpu(draft)
-    if draft.get("trainer.strategy") == "hsdp" and draft.get("trainer.num_nodes", 1) > 1 and processes > 1:
-        replicated = {"class_path": "vlsafe.strategies.fsdp2.FSDP2", "init_args": {"replicas": processes}}
-        draft.put("trainer.strategy", replicated)
-        draft.tell("strategy hsdp, a replica a node", f"{processes} replicas of one process each", "one node is here")
+    _replicas(draft, asked, processes)
     draft.put("trainer.devices", processes)
     draft.put("trainer.num_nodes", 1)
     return processes
@@ -81,21 +80,55 @@ def _on_cpu(draft: Draft) -> None:
     draft.put("trainer.accelerator", "cpu")
     for what in ("GPU kernels (flash-attn, fused ones)", "NCCL", "GPU memory and speed (see `vlsafe plan`)"):
         draft.leave_out(what)
-    precision = str(draft.get("trainer.precision", "32-true"))
-    if precision not in ("32-true", "bf16-true", "bf16-mixed", "64-true", "32", "64", "bf16"):
-        near = "bf16-true" if precision.endswith("-true") else "bf16-mixed"
-        draft.put("trainer.precision", near, "a CPU does not compute in it")
-        draft.leave_out(f"precision {precision}")
-    attention = "model.init_args.backbone.init_args.attention"
-    if str(draft.get(attention)).startswith("flash"):
-        draft.put(attention, "auto", "its kernel needs a GPU")
+    _attention_on_cpu(draft)
     if draft.get("model.init_args.compile"):
         draft.put("model.init_args.compile", False, "minutes of compiling, and other code than on a GPU")
         draft.leave_out("torch.compile")
     for name, component in draft.get("model.init_args.components", {}).items():
-        if isinstance(component, dict) and component.get("train") == "qlora":
+        if isinstance(component, dict) and component.get("train") == "qlora" and not _sharded(draft):
             draft.put(f"model.init_args.components.{name}.train", "lora", "4-bit weights need a GPU")
             draft.leave_out("weights in 4 bits (qlora)")
+
+
+def _attention_on_cpu(draft: Draft) -> None:
+    """Raises ConfigError where the kernel that is asked for would not run on a GPU either."""
+    backbone = "model.init_args.backbone.init_args"
+    asked = str(draft.get(f"{backbone}.attention"))
+    if asked.startswith("flash"):
+        computes = draft.get("trainer.strategy.init_args.compute") or draft.get("trainer.precision", "32-true")
+        check_precision_of(asked, str(computes), draft.get(f"{backbone}.dtype", "float32"))
+        draft.put(f"{backbone}.attention", "auto", "its kernel needs a GPU")
+
+
+def _sharded(draft: Draft) -> bool:
+    """4-bit weights are then refused, with a GPU or without one: they are left for `fit` to see."""
+    strategy = draft.get("trainer.strategy")
+    return strategy in ("fsdp", "fsdp2", "hsdp") or _class_of(strategy) == "FSDP2"
+
+
+def _class_of(value: Any) -> str:
+    return str(value["class_path"]).rpartition(".")[2] if isinstance(value, dict) else ""
+
+
+def _replicas(draft: Draft, asked: int, processes: int) -> None:
+    """As many copies of the sharded model as the processes here allow. Raises ConfigError where they do not divide the
+    devices that are asked for."""
+    strategy, nodes = draft.get("trainer.strategy"), draft.get("trainer.num_nodes", 1)
+    if strategy == "hsdp" and nodes > 1 and processes > 1:
+        replicated = {"class_path": "vlsafe.strategies.fsdp2.FSDP2", "init_args": {"replicas": processes}}
+        draft.put("trainer.strategy", replicated)
+        draft.tell("strategy hsdp, a replica a node", f"{processes} replicas of one process each", "one node is here")
+    if _class_of(strategy) != "FSDP2":
+        return
+    place = "trainer.strategy.init_args.replicas"
+    given = draft.get(place, 1)
+    copies = nodes if given == "nodes" else given
+    if draft.get("trainer.devices", "auto") not in ("auto", -1, "-1") and (copies < 1 or asked % copies):
+        raise ConfigError(
+            f"trainer.strategy: {copies} replicas do not divide {asked} processes; choose a divisor, or 'nodes'"
+        )
+    if copies > 1:
+        draft.put(place, min(copies, processes), "what is here, two at most")
 
 
 def _steps(draft: Draft) -> None:

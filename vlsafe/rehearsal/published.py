@@ -15,7 +15,7 @@ from vlsafe.fetch.paths import resolved
 SHAPES = Path(__file__).with_name("shapes")
 """Checkpoint folders without weights: the smallest shape of each family, with a tokenizer of one token a character."""
 _NAMES: dict[str, str] = json.loads((SHAPES / "names.json").read_text(encoding="utf-8"))
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def folder_of(name: str, revision: str | None = None) -> Path | None:

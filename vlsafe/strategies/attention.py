@@ -137,13 +137,26 @@ def _refusal(
         return f"it needs a CUDA GPU of the Ampere generation or newer, and its package; {_INSTALL[name]}"
     if runtime.device.type != "cuda":
         return f"it needs a CUDA GPU, and this run computes on {runtime.device.type!r}; use 'sdpa'"
-    if runtime.dtype not in HALF:
-        precision = str(runtime.dtype).removeprefix("torch.")
-        return f"attention would get {precision}, and this kernel takes bfloat16 and float16; use 'sdpa'"
+    if reason := _too_precise(runtime):
+        return reason
     if both := sorted(READ_BOTH_WAYS & model_types):
         return f"{both[0]} reads pictures or prompts in both directions, which this kernel drops; use 'sdpa'"
     without = [kind for kind in kinds if not (kind._supports_flash_attn and kind._supports_attention_backend)]
     return f"transformers has no flash attention for {_named(without[0])}; use 'sdpa'" if without else None
+
+
+def _too_precise(runtime: Runtime) -> str | None:
+    if runtime.dtype in HALF:
+        return None
+    precision = str(runtime.dtype).removeprefix("torch.")
+    return f"attention would get {precision}, and this kernel takes bfloat16 and float16; use 'sdpa'"
+
+
+def check_precision_of(requested: str, precision: str, dtype: str) -> None:
+    """Raises ConfigError, also where no GPU is, for a flash kernel in a precision that it does not take; ``precision``
+    and ``dtype`` as in :meth:`Runtime.under`."""
+    if reason := _too_precise(Runtime.under(torch.device("cuda"), precision, dtype)):
+        raise ConfigError(f"attention {requested!r} cannot run: {reason}, or use 'auto', which takes what can")
 
 
 def _named(kind: type[PreTrainedModel] | PreTrainedModel) -> str:
