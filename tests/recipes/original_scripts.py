@@ -23,6 +23,7 @@ FINETUNE_LORA = """
     --warmup_ratio 0.03
     --lr_scheduler_type "cosine"
     --model_max_length 2048
+    --gradient_checkpointing True
 """
 """LLaVA, scripts/v1_5/finetune_lora.sh; made for 8 GPUs."""
 
@@ -37,6 +38,7 @@ FINETUNE = """
     --warmup_ratio 0.03
     --lr_scheduler_type "cosine"
     --model_max_length 2048
+    --gradient_checkpointing True
 """
 """LLaVA, scripts/v1_5/finetune.sh."""
 
@@ -51,6 +53,7 @@ PRETRAIN = """
     --warmup_ratio 0.03
     --lr_scheduler_type "cosine"
     --model_max_length 2048
+    --gradient_checkpointing True
 """
 """LLaVA, scripts/v1_5/pretrain.sh. It gives no --image_aspect_ratio, and so takes train.py's ``square``."""
 

@@ -57,6 +57,7 @@ def test_llava_s_recipes_are_its_scripts(name: str, monkeypatch: pytest.MonkeyPa
     assert (run.model.schedule, run.model.warmup_ratio) == (told["lr_scheduler_type"], told["warmup_ratio"])
     assert (run.model.warmup_steps, run.model.warmup_start, run.model.min_learning_rate) == (None, None, 0.0)
     assert run.model.weight_decay == told["weight_decay"]
+    assert run.model.activation_checkpointing is (told["gradient_checkpointing"] == "True")
     assert run.trainer.max_epochs == epochs
     assert run.datamodule._encoding_options["max_length"] == told["model_max_length"]
     assert (run.datamodule.group_by_modality_length is not None) == (told.get("group_by_modality_length") == "True")
