@@ -72,6 +72,13 @@ def test_help_of_every_verb_says_what_it_reads_and_writes(name: str, capsys: pyt
     assert re.search(r"reads\b.+\bwrites\b", out, re.IGNORECASE | re.DOTALL)
 
 
+@pytest.mark.parametrize("name", ["plan", "preview"])
+def test_help_says_how_a_config_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert f"vlsafe {name} --config C" in capsys.readouterr().out
+
+
 # A verb of this module's own, so that the door is tried without any real verb behind it.
 
 

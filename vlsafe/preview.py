@@ -15,6 +15,7 @@ from vlsafe.data.encoding import IGNORE, Encoded, Encoding
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="vlsafe preview",
+        usage="vlsafe preview --config C [--config OVERLAY] [--a.b=c] [-n N] [--start START]",
         description="Reads a config and its data, loads no weights. Writes what was found in the backbone, then the "
         "first samples of the mixture as text: supervised tokens in green and between « », the others dim.",
     )

@@ -170,3 +170,18 @@ def test_nothing_fits(config: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_an_impossible_machine_is_refused(config: Path, options: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         plan(["--config", str(config), *options])
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-mixed"])
+def test_a_precision_that_fit_refuses_is_not_planned(config: Path, precision: str) -> None:
+    with pytest.raises(ConfigError, match=f"trainer.precision {precision} .*; set trainer.precision: bf16-mixed"):
+        plan(["--config", str(config), f"--trainer.precision={precision}"])
+
+
+def test_columns_have_their_names_where_no_terminal_is(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    plan(["--config", str(config)])
+    out = capsys.readouterr().out
+    assert "checkpointing" in out and "activations" in out and "…" not in out

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from vlsafe.cli import built
+from vlsafe.models.loading import check_precision
 from vlsafe.planning.memory import GIB, Machine
 from vlsafe.planning.page import print_plan
 from vlsafe.planning.requested import devices_of, planned_run
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
     options, rest = _parser().parse_known_args(argv)
     run = built([*rest, *(f"--trainer.{setting}" for setting in _HERE)])
     asked = run.parser.parse_args(rest).trainer
+    check_precision(str(asked.precision or "32-true"), run.model.backbone)
     devices = devices_of(asked)
     machine = Machine(
         options.gpus or devices,
@@ -38,7 +40,7 @@ def main(argv: list[str]) -> int:
     if options.json:
         print(json.dumps(plan.as_json(), indent=1))
     else:
-        print_plan(plan, Console())
+        print_plan(plan, Console(width=None if sys.stdout.isatty() else 160))
     if options.slurm is not None:
         options.slurm.write_text(sbatch(plan, rest, run.datamodule.num_workers), encoding="utf-8")
         print(f"wrote {options.slurm}: sbatch {options.slurm}", file=sys.stderr)
