@@ -16,6 +16,8 @@ from tests.recipes import ROOT
 from vlsafe import PretrainedVLLM
 from vlsafe.errors import ConfigError
 from vlsafe.models.encoders import ENCODERS
+from vlsafe.rehearsal.backbones import shrink
+from vlsafe.rehearsal.draft import Draft
 from vlsafe.rehearsal.published import SHAPES, folder_of, shape_of
 from vlsafe.rehearsal.shrinking import small_encoder, small_language_model, small_vlm
 
@@ -95,3 +97,12 @@ def test_encoders_are_narrowed_and_keep_their_pictures(name: str, tmp_path: Path
     small.load()
     small_encoder(kind("x"), None, tmp_path / "shape")
     assert kind(str(tmp_path / "shape")).grid == 2
+
+
+@pytest.mark.parametrize(("name", "missing"), [("/data/llava-typo", True), ("llava-hf/llava-1.5-7b-hf", False)])
+def test_a_folder_that_is_not_there_is_named_as_not_rehearsed(name: str, missing: bool, tmp_path: Path) -> None:
+    backbone = {"class_path": "vlsafe.PretrainedVLLM", "init_args": {"checkpoint": name, "revision": None}}
+    draft = Draft({"model": {"init_args": {"backbone": backbone}}})
+    shrink(draft, tmp_path, {})
+    assert (draft.not_rehearsed == [f"{name} (fit needs it there: check the path, or make it first)"]) == missing
+    assert missing or not draft.not_rehearsed

@@ -14,7 +14,7 @@ from vlsafe.models.backbones.swapped import SwappedVLLM
 from vlsafe.models.encoders import vision_encoder_of
 from vlsafe.models.minigpt.backbone import MiniGPTv2
 from vlsafe.rehearsal.draft import Draft
-from vlsafe.rehearsal.published import folder_of, shape_of
+from vlsafe.rehearsal.published import folder_of, published, shape_of
 from vlsafe.rehearsal.shrinking import small_encoder, small_language_model, small_vlm
 
 _AT = "model.init_args.backbone"
@@ -110,3 +110,5 @@ def _tell(draft: Draft, name: str, real: Path | None, shape: Path) -> None:
         draft.tell(name, f"its own config.json and processor, {_SMALL}", "a rehearsal needs no weights")
     else:
         draft.tell(name, f"the smallest {shape.name}: {_SMALL}, a letter a token", "its files are not on this machine")
+        if not published(name):
+            draft.leave_out(f"{name} (fit needs it there: check the path, or make it first)")

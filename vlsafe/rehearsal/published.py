@@ -53,5 +53,10 @@ def shape_of(name: str, otherwise: str, certain: bool = False) -> Path:
     return SHAPES / otherwise
 
 
+def published(name: str) -> bool:
+    """Whether it names an asset of `fetch` or a checkpoint of the hub, not a folder of this machine."""
+    return name.startswith("cache:") or name in _NAMES or _HUB_NAME.fullmatch(name) is not None
+
+
 def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
